@@ -1,0 +1,115 @@
+"""From a checked configuration to the objects of a run."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.profilers import Profiler, PyTorchProfiler, SimpleProfiler
+from torch import nn
+
+from depthlab.data.datamodule import ImageDataModule
+from depthlab.models import FAMILIES
+from depthlab.schema import StepScheduleConfig, TrainConfig, TrainerConfig
+from depthlab.training.classifier import Classifier
+from depthlab.training.optimizers import OPTIMIZERS
+from depthlab.training.schedules import Schedule, Shape, constant, half_cosine, scaled, steps_down
+
+
+def build_data(config: TrainConfig) -> ImageDataModule:
+    """The data module, its images read and split."""
+    return ImageDataModule(
+        **asdict(config.data),
+        data_dir=Path(config.paths.data_dir),
+        seed=config.seed,
+        frozen=config.trainer.overfit_one_batch,
+    )
+
+
+def build_network(config: TrainConfig, in_channels: int, num_classes: int) -> nn.Module:
+    """The network for such images, with initial weights that follow from the seed alone."""
+    arguments = {key: value for key, value in asdict(config.model).items() if key not in ("family", "name")}
+    torch.manual_seed(config.seed)
+    network = FAMILIES[config.model.family](**arguments, in_channels=in_channels, num_classes=num_classes)
+    # Convolutions of this width are bound by memory traffic; channels last spares them two transpositions each.
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def build_schedule(config: TrainConfig) -> Schedule:
+    """The learning rate of each step."""
+    schedule = config.schedule
+    return Schedule(
+        config.optimizer.lr,
+        _shape(config),
+        schedule.warmup_steps,
+        schedule.warmup_factor,
+        schedule.warmup_shape,
+    )
+
+
+def _shape(config: TrainConfig) -> Shape:
+    schedule, max_steps = config.schedule, config.trainer.max_steps
+    if isinstance(schedule, StepScheduleConfig):
+        milestones = schedule.milestones
+        if schedule.scale_to_max_steps:
+            milestones = scaled(milestones, schedule.total_steps, max_steps)
+        return steps_down(milestones, schedule.factor)
+    return half_cosine(schedule.warmup_steps, max_steps) if schedule.name == "cosine" else constant()
+
+
+def build_classifier(config: TrainConfig, network: nn.Module) -> Classifier:
+    """The LightningModule around a network."""
+    arguments = {key: value for key, value in asdict(config.optimizer).items() if key != "name"}
+    build_optimizer = partial(OPTIMIZERS[config.optimizer.name], **arguments)
+    return Classifier(network, build_optimizer, build_schedule(config))
+
+
+def build_trainer(
+    config: TrainerConfig, directory: Path | None, loggers: list[Logger], callbacks: list[Callback]
+) -> Trainer:
+    """Lightning's trainer. Steps, checkpoints and the end of a run are counted by our callbacks, not by it."""
+    _quieten_lightning()
+    return Trainer(
+        accelerator=config.accelerator,
+        devices=config.devices,
+        strategy=config.strategy,
+        precision=config.precision,  # type: ignore[arg-type]  # one of schema.CHOICES
+        logger=loggers or False,
+        callbacks=callbacks,
+        max_epochs=-1,
+        max_steps=-1,
+        accumulate_grad_batches=config.accumulate_grad_batches,
+        gradient_clip_val=config.gradient_clip_val,
+        gradient_clip_algorithm=config.gradient_clip_algorithm if config.gradient_clip_val else None,
+        deterministic=config.deterministic,
+        benchmark=not config.deterministic,
+        detect_anomaly=config.detect_anomaly,
+        profiler=_profiler(config.profiler, directory),
+        default_root_dir=directory,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+
+
+def _profiler(kind: str | None, directory: Path | None) -> Profiler | None:
+    classes: dict[str, Any] = {"simple": SimpleProfiler, "pytorch": PyTorchProfiler}
+    return None if kind is None else classes[kind](dirpath=directory, filename="profile")
+
+
+def _quieten_lightning() -> None:
+    # "GPU available", "Seed set to" and advertisements come as INFO on every run; warnings still pass.
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # Lightning 2.6 calls a function of torch.utils._pytree that newer versions of torch are about to rename.
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)

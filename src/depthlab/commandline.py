@@ -1,0 +1,75 @@
+"""What was typed: put in the order Hydra accepts, its names checked, Hydra's errors said in a few lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+
+from depthlab.errors import InputError
+from depthlab.schema import known_keys, nearest
+
+MULTIRUN_FLAGS = ("-m", "--multirun")
+# Hydra's options that take a value as the next word, which is no override.
+OPTIONS_WITH_VALUE = (
+    "--cfg",
+    "-c",
+    "--package",
+    "-p",
+    "--config-path",
+    "-cp",
+    "--config-name",
+    "-cn",
+    "--config-dir",
+    "-cd",
+)
+
+
+def multirun_first(arguments: list[str]) -> list[str]:
+    """`arguments` with -m at the front: Hydra 1.3.8 refuses overrides on both sides of it (its issue 3053)."""
+    flags = [argument for argument in arguments if argument in MULTIRUN_FLAGS]
+    return [*flags[:1], *(argument for argument in arguments if argument not in MULTIRUN_FLAGS)]
+
+
+def check_names(arguments: list[str], config_dir: Path) -> None:
+    """Refuse overrides of keys and groups that do not exist, also behind + and ++.
+
+    Raises:
+        InputError: names the key, the value and the nearest valid name.
+    """
+    groups = [path.name for path in config_dir.iterdir() if path.is_dir()]
+    keys = known_keys()
+    for text in _overrides(arguments):
+        try:
+            override = OverridesParser.create().parse_override(text)
+        except OverrideParseException as error:
+            raise InputError(f"{text}: {str(error).splitlines()[0]}.") from None
+        name = override.key_or_group
+        if name.split(".")[0].split("/")[0] == "hydra" or name in groups or name in keys:
+            continue
+        raise InputError(f"{text}: no such key or group. {nearest(name, [*keys, *groups])}")
+
+
+def explain(error: Exception) -> str:
+    """Hydra's or OmegaConf's error about a configuration, in a few lines."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        return f"{group}={option}: no such option. {nearest(option, list(error.options))}"
+    lines = [str(error).splitlines()[0]]
+    if isinstance(error.__cause__, OmegaConfBaseException):
+        lines += str(error.__cause__).splitlines()[:1]
+    return "\n".join(lines)
+
+
+CONFIGURATION_ERRORS = (ConfigCompositionException, HydraException, OmegaConfBaseException)
+
+
+def _overrides(arguments: list[str]) -> list[str]:
+    found, skip = [], False
+    for argument in arguments:
+        if not skip and not argument.startswith("-"):
+            found.append(argument)
+        skip = argument in OPTIONS_WITH_VALUE
+    return found

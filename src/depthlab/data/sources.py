@@ -1,0 +1,149 @@
+"""Reading the data sets, after every raw file has been found intact."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from depthlab.data.splits import stratified_split
+from depthlab.errors import InputError
+
+DOWNLOAD_TIMEOUT_SECONDS = 60.0
+DIGITS_TEST_SIZE = 360
+DIGITS_TEST_SEED = 0
+
+# Of the unpacked files; torchvision carries the sums of MNIST's archives only and reads altered files unawares.
+MNIST_MD5 = {
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+}
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """A data set with its official split: images are uint8 (N, H, W, C), labels int64 (N,)."""
+
+    train_images: NDArray[np.uint8]
+    train_labels: NDArray[np.int64]
+    test_images: NDArray[np.uint8]
+    test_labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+
+
+def read_cifar10(data_dir: Path) -> ImageSource:
+    """CIFAR-10 from `data_dir`/cifar-10-batches-py, downloaded first where that folder is missing."""
+    from torchvision.datasets import CIFAR10
+
+    _obtain(CIFAR10, data_dir, CIFAR10.base_folder, "CIFAR-10")
+    sums = dict([*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])])
+    _check_files(data_dir / CIFAR10.base_folder, sums)
+    train, test = (CIFAR10(str(data_dir), train=is_train) for is_train in (True, False))
+    return ImageSource(train.data, np.asarray(train.targets), test.data, np.asarray(test.targets), tuple(train.classes))
+
+
+def read_mnist(data_dir: Path) -> ImageSource:
+    """MNIST from `data_dir`/MNIST/raw, downloaded first where that folder is missing."""
+    from torchvision.datasets import MNIST
+
+    _obtain(MNIST, data_dir, "MNIST/raw", "MNIST")
+    _check_files(data_dir / "MNIST" / "raw", MNIST_MD5)
+    train, test = (MNIST(str(data_dir), train=is_train) for is_train in (True, False))
+    return ImageSource(
+        train.data.numpy()[..., None],
+        train.targets.numpy(),
+        test.data.numpy()[..., None],
+        test.targets.numpy(),
+        tuple(str(digit) for digit in range(10)),
+    )
+
+
+def read_digits(data_dir: Path) -> ImageSource:
+    """The 1,797 handwritten digits inside scikit-learn, 8x8 grey; `data_dir` is not used.
+
+    Their 17 levels of grey are spread over 0 to 255. They have no official test split: a fixed stratified one is made.
+    """
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
+    labels = bunch.target.astype(np.int64)
+    train, test = stratified_split(labels, DIGITS_TEST_SIZE, DIGITS_TEST_SEED)
+    return ImageSource(
+        images[train], labels[train], images[test], labels[test], tuple(str(name) for name in bunch.target_names)
+    )
+
+
+# What `data.name` may say.
+SOURCES: dict[str, Callable[[Path], ImageSource]] = {
+    "cifar10": read_cifar10,
+    "mnist": read_mnist,
+    "digits": read_digits,
+}
+
+
+def _obtain(dataset: Any, data_dir: Path, folder: str, title: str) -> None:
+    """Download `folder` of a torchvision data set into `data_dir` if it is not there, whole or not at all."""
+    if (data_dir / folder).is_dir():
+        return
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        with FileLock(data_dir / f".{dataset.__name__}.lock"):  # a second process waits, then finds the folder
+            if not (data_dir / folder).is_dir():
+                _download(dataset, data_dir, folder)
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            f"{title} is not in {data_dir / folder} and could not be downloaded ({str(error).splitlines()[0]}).\n"
+            "Set DEPTHLAB_DATA_DIR (or paths.data_dir=...) to the folder that holds it, "
+            "or use data=digits, which needs no download."
+        ) from None
+
+
+def _download(dataset: Any, data_dir: Path, folder: str) -> None:
+    timeout_before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_SECONDS)  # torchvision sets none and would wait for ever
+    temporary = Path(tempfile.mkdtemp(prefix=".download-", dir=data_dir))
+    try:
+        dataset(str(temporary), download=True)
+        (data_dir / folder).parent.mkdir(parents=True, exist_ok=True)
+        (temporary / folder).rename(data_dir / folder)
+    finally:
+        socket.setdefaulttimeout(timeout_before)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_files(folder: Path, sums: dict[str, str]) -> None:
+    for name, expected in sums.items():
+        try:
+            with (folder / name).open("rb") as file:
+                found = hashlib.file_digest(file, "md5").hexdigest()
+        except OSError as error:
+            raise InputError(f"{folder / name} cannot be read: {error.strerror}.\n{_remedy(folder)}") from None
+        if found != expected:
+            raise InputError(
+                f"{folder / name} is cut short or altered: its MD5 is {found}, the official file's {expected}.\n"
+                f"{_remedy(folder)}"
+            )
+
+
+def _remedy(folder: Path) -> str:
+    return f"Remove {folder} and run again to download it anew, or set DEPTHLAB_DATA_DIR to a whole copy."
+
+
+def fingerprint(arrays: Iterable[NDArray[Any]]) -> str:
+    """The SHA-256 of the arrays' bytes, 16 hexadecimal digits: the same images in the same splits, or not."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:16]

@@ -1,0 +1,98 @@
+"""From a run's directory back to its network, its data and its numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from depthlab.build import build_classifier, build_data, build_network, build_trainer
+from depthlab.data.datamodule import ImageDataModule
+from depthlab.errors import InputError
+from depthlab.hardware import probe, resolve
+from depthlab.records.checkpoints import checkpoint_path, list_checkpoints, load_checkpoint
+from depthlab.records.record import read_record
+from depthlab.schema import TrainConfig, check
+from depthlab.training.curves import measured
+
+
+def load_run(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The network of a run with its last weights, in evaluation mode on the CPU, and the run's record.
+
+    Nothing in the directory can make this run code: the configuration chooses among our own networks by name,
+    and the checkpoint is loaded as tensors and plain data.
+
+    Raises:
+        InputError: `path` is not a run's directory, or its checkpoint is missing, damaged or of another network.
+    """
+    directory = Path(path)
+    record = read_record(directory)
+    if not record["data"] or not record["model"]:
+        raise InputError(f"{directory}: the run stopped before its network was built.")
+    data = record["data"]
+    network = build_network(check(record["config"]), data["image_shape"][2], data["num_classes"])
+    load_weights(network, directory, record)
+    return network.eval(), record
+
+
+def load_weights(network: nn.Module, directory: Path, record: dict[str, Any]) -> None:
+    """Put the weights of a run's last step into `network`, all of them or none."""
+    checkpoint = checkpoint_path(directory, record["steps"])
+    if not checkpoint.exists():
+        found = ", ".join(path.name for path in list_checkpoints(directory)) or "none"
+        raise InputError(
+            f"{directory} has no checkpoint of its last step ({checkpoint.name}); there is: {found}. "
+            "The run's command with rerun=true makes it again."
+        )
+    content = load_checkpoint(checkpoint)
+    try:
+        network.load_state_dict(content["network"])
+    except RuntimeError as error:
+        reason = " ".join(str(error).split()[:40])
+        raise InputError(f"{checkpoint} holds another network than {directory.name} names: {reason} ...") from None
+
+
+def evaluate_run(path: str | Path, data_dir: str | None = None, accelerator: str | None = None) -> dict[str, float]:
+    """Measure every split again with a run's last weights, as the end of the run did.
+
+    Args:
+        path: the run's directory.
+        data_dir: where the data lie, if not where they were.
+        accelerator: on which device, if not on the kind that the run used.
+
+    Returns:
+        Metrics by name, such as "test/err" in percent.
+    """
+    directory = Path(path)
+    record = read_record(directory)
+    config = check(record["config"])
+    _adapt(config, record, data_dir, accelerator)
+    data = build_data(config)
+    _check_same_data(data, record)
+    network = build_network(config, data.image_shape[2], len(data.classes))
+    load_weights(network, directory, record)
+    module = build_classifier(config, network)
+    build_trainer(config.trainer, None, [], []).test(module, datamodule=data, verbose=False)
+    return measured(module)
+
+
+def _adapt(config: TrainConfig, record: dict[str, Any], data_dir: str | None, accelerator: str | None) -> None:
+    """One process, the run's precision, and its number of threads, on which the order of sums depends."""
+    if data_dir:
+        config.paths.data_dir = data_dir
+    config.trainer.devices = 1
+    config.trainer.strategy = "auto"
+    config.trainer.profiler = None
+    config.trainer.accelerator = accelerator or config.trainer.accelerator
+    config.trainer = resolve(config.trainer, probe())
+    torch.set_num_threads(int(record["num_threads"]))
+
+
+def _check_same_data(data: ImageDataModule, record: dict[str, Any]) -> None:
+    expected = record["data"].get("fingerprint")
+    if expected is not None and data.fingerprint() != expected:
+        raise InputError(
+            f"{data.name} is not what the run saw: its fingerprint is {data.fingerprint()}, the record's {expected}."
+        )

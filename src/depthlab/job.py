@@ -1,0 +1,60 @@
+"""The command line of one run whose configuration is composed already: python -m depthlab.job CONFIG.json
+
+Sweeps start one such process for each run, and data-parallel training one for each device.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+
+from depthlab.errors import InputError
+from depthlab.records.directory import Held
+
+EXIT_INPUT = 2
+EXIT_HELD = 73  # another process works on this run
+EXIT_INTERRUPTED = 75  # a checkpoint is written; the same command continues
+
+
+def perform(tree: dict[str, object], command: str) -> int:
+    """Check a resolved configuration, run it, print its line; the exit code of the process."""
+    from depthlab.schema import check
+
+    # Until the first step and after the last one there is nothing to save: the checkpoints there are suffice.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(EXIT_INTERRUPTED))
+    try:
+        config = check(tree)
+        from depthlab.run import run  # torch and Lightning take seconds to import; mistakes are found before
+
+        outcome = run(config, command)
+    except Held as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_HELD
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_INPUT
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    print(outcome.line, flush=True)
+    return EXIT_INTERRUPTED if outcome.status == "interrupted" else 0
+
+
+def main() -> int:
+    """Run the configuration file named on the command line."""
+    if len(sys.argv) != 2:
+        print(__doc__, file=sys.stderr)
+        return EXIT_INPUT
+    try:
+        frozen = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+        tree, command = frozen["config"], frozen["command"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        print(f"error: {sys.argv[1]} is not a frozen configuration ({error}).", file=sys.stderr)
+        return EXIT_INPUT
+    return perform(tree, command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

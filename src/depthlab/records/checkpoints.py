@@ -1,0 +1,85 @@
+"""Checkpoint files: written whole or not at all, checked before they are read, loaded as plain data only."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from depthlab.errors import InputError
+from depthlab.records.files import replacing
+
+FOLDER = "checkpoints"
+KEEP = 2
+
+
+def checkpoint_path(directory: Path, step: int) -> Path:
+    """Where the checkpoint of `step` lies in a run's directory."""
+    return directory / FOLDER / f"step-{step:08d}.ckpt"
+
+
+def list_checkpoints(directory: Path) -> list[Path]:
+    """A run's checkpoints, the newest first."""
+    return sorted((directory / FOLDER).glob("step-*.ckpt"), reverse=True)
+
+
+def save_checkpoint(directory: Path, step: int, content: dict[str, Any]) -> Path:
+    """Write a checkpoint, then remove all but the last two.
+
+    The SHA-256 of the file lies beside it (the format of sha256sum): torch does not check a file's own sums.
+
+    Raises:
+        OSError: the disk is full or the directory cannot be written; the checkpoints before are untouched.
+    """
+    path = checkpoint_path(directory, step)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:  # torch reports a failed write of its archive as a RuntimeError
+            raise OSError(f"{path} could not be written: {str(error).splitlines()[0]}") from error
+        with replacing(_digest_path(path)) as digest:
+            digest.write_text(f"{_sha256(temporary)}  {path.name}\n")
+    for old in list_checkpoints(directory)[KEEP:]:
+        remove_checkpoint(old)
+    return path
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint: tensors and plain data, nothing that could run code.
+
+    Raises:
+        InputError: the file is missing, damaged, or no checkpoint of this project.
+    """
+    try:
+        expected = _digest_path(path).read_text().split()[0]
+        intact = _sha256(path) == expected
+    except (OSError, IndexError, UnicodeDecodeError):
+        raise InputError(f"{path} is not a checkpoint with its .sha256 file beside it.") from None
+    if not intact:
+        raise InputError(f"{path} is damaged: its SHA-256 is not the one written beside it.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+        raise InputError(f"{path} is not a checkpoint: {str(error).splitlines()[0]}") from None
+    if not isinstance(content, dict) or not {"step", "network"} <= content.keys():
+        raise InputError(f"{path} is not a checkpoint of a run of this project.")
+    return content
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Remove a checkpoint and the sum beside it."""
+    path.unlink(missing_ok=True)
+    _digest_path(path).unlink(missing_ok=True)
+
+
+def _digest_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

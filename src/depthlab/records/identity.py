@@ -1,0 +1,71 @@
+"""What a run is: the one place that decides which keys make two runs the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# Where a run happens, who watches it and how often it is saved do not change what it is. Device and thread
+# count are left out too: they are recorded for each stretch of a run, which may move to another machine.
+NOT_IDENTITY = (
+    "name",
+    "rerun",
+    "dry_run",
+    "paths",
+    "logger",
+    "checkpoint",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.strategy",
+    "trainer.num_threads",
+    "trainer.profiler",
+)
+
+# Keys that came after the first release, with the value at which they change nothing. A key at its neutral
+# value is left out of the identity, so that runs made before the key existed keep their names.
+NEUTRAL: dict[str, Any] = {}
+
+# What `recipe` leaves out besides: runs that differ in these alone are repetitions of one recipe.
+REPETITION = ("seed",)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The name of a run's directory, and the two hashes (8 hexadecimal digits each) behind it.
+
+    `run` follows from everything that makes the run what it is, `recipe` from the same without the seed.
+    """
+
+    directory: str
+    run: str
+    recipe: str
+
+
+def identify(config: Mapping[str, Any], num_processes: int) -> Identity:
+    """The identity of a run.
+
+    Args:
+        config: the flat resolved configuration (dotted keys); the precision is resolved, never "auto".
+        num_processes: how many processes share each batch.
+    """
+    if config["trainer.precision"] == "auto":
+        raise ValueError("trainer.precision=auto: resolve the precision before the run is identified")
+    kept = {key: value for key, value in config.items() if _is_identity(key, value)}
+    kept["num_processes"] = num_processes
+    run = _digest(kept)
+    recipe = _digest({key: value for key, value in kept.items() if key not in REPETITION})
+    directory = f"{config['data.name']}-{config['model.name']}-seed{config['seed']}-{run}"
+    return Identity(directory, run, recipe)
+
+
+def _is_identity(key: str, value: Any) -> bool:
+    if any(key == left_out or key.startswith(f"{left_out}.") for left_out in NOT_IDENTITY):
+        return False
+    return not (key in NEUTRAL and NEUTRAL[key] == value)
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]

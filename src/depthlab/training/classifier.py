@@ -1,0 +1,97 @@
+"""The LightningModule: a network, its loss, its error, its optimiser and its learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from depthlab.data.datamodule import SPLITS, Batch
+from depthlab.training.meter import LossAndError
+from depthlab.training.schedules import Schedule
+
+
+class Classifier(LightningModule):
+    """Trains a network to tell classes apart.
+
+    `step` counts optimiser updates. Schedule, loggers, checkpoints and the end of the run read this counter and
+    no other.
+
+    Args:
+        network: maps images (n, C, H, W) to class scores (n, num_classes).
+        build_optimizer: makes the optimiser of a network.
+        schedule: the learning rate of each step.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        build_optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+        schedule: Schedule,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.build_optimizer = build_optimizer
+        self.schedule = schedule
+        self.step = 0
+        self.train_meter = LossAndError()
+        self.eval_meters = nn.ModuleList(LossAndError() for _ in SPLITS)
+
+    def eval_meter(self, split: str) -> LossAndError:
+        """What was counted of a split since evaluation began."""
+        meter = self.eval_meters[SPLITS.index(split)]
+        assert isinstance(meter, LossAndError)
+        return meter
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Class scores (n, num_classes) in float32 of images (n, C, H, W)."""
+        return self.network(images).float()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The mean cross-entropy of a batch."""
+        scores = self(batch.images)
+        loss = F.cross_entropy(scores, batch.labels)
+        self.train_meter.update(scores.detach(), batch.labels, loss.detach() * len(batch.labels))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Count a batch towards its split."""
+        scores = self(batch.images)
+        loss_sum = F.cross_entropy(scores, batch.labels, reduction="sum")
+        self.eval_meter(batch.split).update(scores, batch.labels, loss_sum)
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """The same as in validation."""
+        self.validation_step(batch, batch_idx, dataloader_idx)
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget what was counted before."""
+        for split in SPLITS:
+            self.eval_meter(split).reset()
+
+    def on_test_epoch_start(self) -> None:
+        """Forget what was counted before."""
+        self.on_validation_epoch_start()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The optimiser; its rate is set before each update."""
+        return self.build_optimizer(self.network)
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: torch.optim.Optimizer | LightningOptimizer,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """One update at the schedule's rate. Lightning computes the gradient inside the closure."""
+        rate = self.schedule(self.step)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.step += 1

@@ -1,0 +1,104 @@
+"""The callback that reads the meters at boundaries and tells the loggers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from depthlab.data.datamodule import SPLITS
+from depthlab.training.classifier import Classifier
+from depthlab.training.meter import Totals
+
+
+class Diverged(Exception):
+    """The loss is no longer a finite number."""
+
+    def __init__(self, step: int, last_finite: dict[str, float]) -> None:
+        super().__init__(f"the loss was not finite at step {step}")
+        self.step = step
+        self.last_finite = last_finite
+
+
+class CurveLog(Callback):
+    """Writes the running training loss and error every `every_steps` steps, and what validation found.
+
+    Args:
+        every_steps: steps between two readings; nothing waits for the device in between.
+        max_steps: the step at which the run ends.
+        last_epoch_start: the step from which the running error of the last epoch is summed.
+        images_per_epoch: training images.
+        images_per_step: images in one update.
+    """
+
+    def __init__(
+        self, every_steps: int, max_steps: int, last_epoch_start: int, images_per_epoch: int, images_per_step: int
+    ) -> None:
+        self.every_steps = every_steps
+        self.max_steps = max_steps
+        self.last_epoch_start = last_epoch_start
+        self.epochs_per_step = images_per_step / images_per_epoch
+        self.last_epoch = Totals()
+        self.latest: dict[str, float] = {}
+        self._seen_step = 0
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"last_epoch": self.last_epoch.as_list(), "latest": dict(self.latest)}
+
+    def restore(self, state: dict[str, Any], step: int) -> None:
+        """From a checkpoint of `step`."""
+        self.last_epoch = Totals(*state["last_epoch"])
+        self.latest = dict(state["latest"])
+        self._seen_step = step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Read the training meter where a reading is due."""
+        assert isinstance(pl_module, Classifier)
+        step = pl_module.step
+        if step == self._seen_step:
+            return
+        self._seen_step = step
+        if step % self.every_steps == 0 or step == self.max_steps:
+            self._read(trainer, pl_module, step)
+        if step == self.last_epoch_start:
+            # What the meter has seen of its present window is not of the last epoch.
+            self.last_epoch = Totals() - Totals.of(pl_module.train_meter)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write what was measured along the way."""
+        assert isinstance(pl_module, Classifier)
+        values = measured(pl_module)
+        self.latest.update(values)
+        _tell(trainer, pl_module.step, values)
+
+    def _read(self, trainer: Trainer, module: Classifier, step: int) -> None:
+        totals = Totals.of(module.train_meter)
+        module.train_meter.reset()
+        if not math.isfinite(totals.loss):
+            raise Diverged(step, {key: value for key, value in self.latest.items() if math.isfinite(value)})
+        if step > self.last_epoch_start:
+            self.last_epoch += totals
+        values = {"train/loss": totals.loss, "train/err": totals.err}
+        self.latest.update(values)
+        clock = {"epoch": step * self.epochs_per_step, "lr": module.schedule(step - 1)}
+        _tell(trainer, step, {**clock, **values})
+
+
+def measured(module: Classifier) -> dict[str, float]:
+    """Loss and error of every split that the evaluation meters have seen, by metric name."""
+    values = {}
+    for split in SPLITS:
+        totals = Totals.of(module.eval_meter(split))
+        if totals.num_images:
+            values[f"{split}/loss"] = totals.loss
+            values[f"{split}/err"] = totals.err
+    return values
+
+
+def _tell(trainer: Trainer, step: int, values: dict[str, float]) -> None:
+    for logger in trainer.loggers:
+        logger.log_metrics(values, step=step)

@@ -1,0 +1,81 @@
+"""Who is told about the curves: metrics.csv always, TensorBoard and Weights & Biases where asked."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from depthlab.errors import InputError
+from depthlab.records.curves import CurveFile
+
+
+class CurveFileLogger(Logger):
+    """metrics.csv in the run's directory.
+
+    Lightning's CSVLogger rewrites its whole file when a column appears, and keeps the rows after the step that a
+    continuation goes back to; this one has fixed columns and drops them.
+    """
+
+    def __init__(self, directory: Path, continue_from: int) -> None:
+        super().__init__()
+        self._file = CurveFile(directory, continue_from) if rank_zero_only.rank == 0 else None
+
+    @property
+    def name(self) -> str:
+        """What Lightning calls it."""
+        return "metrics.csv"
+
+    @property
+    def version(self) -> str:
+        """There is one file a run."""
+        return ""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Append one row."""
+        assert self._file is not None
+        assert step is not None
+        self._file.append(step, metrics)
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """The configuration is in the record."""
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Close the file."""
+        assert self._file is not None
+        self._file.close()
+
+
+class EventFileLogger(TensorBoardLogger):
+    """TensorBoard events in the run's directory."""
+
+    def save(self) -> None:
+        """Nothing: Lightning would leave an hparams.yaml here, and the configuration is in the record."""
+
+
+def build_loggers(
+    directory: Path, continue_from: int, tensorboard: bool, wandb: bool, wandb_project: str | None
+) -> list[Logger]:
+    """The loggers of a run that goes on from step `continue_from`, in its directory."""
+    loggers: list[Logger] = [CurveFileLogger(directory, continue_from)]
+    if tensorboard:
+        # purge_step hides what an earlier stretch logged after the step that this one continues from.
+        purge = {"purge_step": continue_from + 1} if continue_from else {}
+        loggers.append(EventFileLogger(directory.parent, name=directory.name, version="", **purge))
+    if wandb:
+        loggers.append(_wandb(directory, wandb_project))
+    return loggers
+
+
+def _wandb(directory: Path, project: str | None) -> WandbLogger:
+    try:
+        # The run's name is its identity, so that a continuation goes on in the same place.
+        return WandbLogger(project=project, name=directory.name, id=directory.name, save_dir=directory, resume="allow")
+    except ModuleNotFoundError:
+        raise InputError("logger=wandb: wandb is not installed. Type: pip install -e '.[wandb]'") from None

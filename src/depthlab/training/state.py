@@ -1,0 +1,48 @@
+"""Everything that a run needs to go on as if it had never stopped, as tensors and plain data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from depthlab.training.classifier import Classifier
+from depthlab.training.meter import Totals
+
+
+def capture(trainer: Trainer, module: Classifier, log_state: dict[str, Any]) -> dict[str, Any]:
+    """The state after update number `module.step`. Every process calls this; the first one's result is kept.
+
+    The order of images, crops and flips and the learning rate are functions of the step and need no state.
+    Lightning's own loop counters are left out on purpose: nothing here reads them.
+    """
+    return {
+        "step": module.step,
+        "network": module.network.state_dict(),
+        "optimizer": trainer.optimizers[0].state_dict(),
+        "precision": trainer.precision_plugin.state_dict(),
+        "random": torch.get_rng_state(),
+        "train_totals": Totals.of(module.train_meter).as_list(),
+        "log": log_state,
+    }
+
+
+class Continuation(Callback):
+    """Puts a captured state back, once Lightning has made the optimiser and before the first step.
+
+    Weights and step are put back before, where the network is built.
+    """
+
+    def __init__(self, state: dict[str, Any]) -> None:
+        self.state = state
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Optimiser, loss scale, random state and meters."""
+        assert isinstance(pl_module, Classifier)
+        trainer.optimizers[0].load_state_dict(self.state["optimizer"])
+        if self.state["precision"]:
+            trainer.precision_plugin.load_state_dict(self.state["precision"])
+        torch.set_rng_state(self.state["random"])
+        if trainer.is_global_zero:  # the sums were added up over the processes; they count once
+            pl_module.train_meter.put(*self.state["train_totals"])
