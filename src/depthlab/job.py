@@ -38,7 +38,8 @@ def perform(tree: dict[str, object], command: str) -> int:
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
         return EXIT_INTERRUPTED
-    print(outcome.line, flush=True)
+    if outcome.line:
+        print(outcome.line, flush=True)
     return EXIT_INTERRUPTED if outcome.status == "interrupted" else 0
 
 

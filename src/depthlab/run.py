@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +10,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import OmegaConf
 
 from depthlab.build import build_classifier, build_data, build_network, build_trainer
@@ -22,14 +19,14 @@ from depthlab.hardware import Hardware, device_name, probe, resolve
 from depthlab.models import count_macs, count_params
 from depthlab.records.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint
 from depthlab.records.directory import claim, set_aside
-from depthlab.records.environment import git_state, versions
 from depthlab.records.identity import Identity, identify
-from depthlab.records.record import FILE_NAME, read_record, write_record
-from depthlab.schema import TrainConfig, as_dict, flatten
+from depthlab.records.journal import Journal
+from depthlab.records.record import FILE_NAME, read_record
+from depthlab.schema import TrainConfig, TrainerConfig, as_dict, flatten
 from depthlab.training.classifier import Classifier
 from depthlab.training.curves import CurveLog, Diverged, measured
 from depthlab.training.finishing import AveragedBatchNorm, Stopwatch
-from depthlab.training.loggers import build_loggers
+from depthlab.training.loggers import build_loggers, flush_loggers
 from depthlab.training.progress import ProgressView, clock
 from depthlab.training.saving import Checkpoints, Interrupted, StopRequest
 from depthlab.training.state import Continuation, capture
@@ -63,7 +60,8 @@ def run(config: TrainConfig, command: str) -> Outcome:
     if config.dry_run:
         return _plan(config, directory)
     if not _is_first_process():
-        return _Run(config, command, identity, directory, hardware, {}).execute()
+        status = _Run(config, command, identity, directory, hardware, {}).execute().status
+        return Outcome(status, "", directory)  # the first process speaks for all
     with claim(directory):
         existing = read_record(directory) if (directory / FILE_NAME).exists() else {}
         if existing and config.rerun:
@@ -81,7 +79,7 @@ def _is_first_process() -> bool:
 
 
 class _Run:
-    """The state that the steps of one run share."""
+    """The objects that the steps of one run share."""
 
     def __init__(
         self,
@@ -94,216 +92,142 @@ class _Run:
     ) -> None:
         self.config = config
         self.directory = directory
-        self.hardware = hardware
-        self.started = time.monotonic()
-        self.num_threads = self._use_threads(existing.get("num_threads"))
+        self.stopwatch = Stopwatch()
         self.state = _latest_state(directory) if existing or not _is_first_process() else None
         self.first_step = self.state["step"] if self.state else 0
-        self.record = self._open_record(command, identity, existing)
         self.images_per_step = config.data.batch_size * config.trainer.accumulate_grad_batches
-        self.stopwatch = Stopwatch()
+        self.journal = Journal(
+            directory,
+            identity,
+            as_dict(config),
+            command,
+            device_name(config.trainer.accelerator, hardware),
+            _use_threads(config.trainer, hardware, existing.get("num_threads")),
+            self.first_step,
+            self.images_per_step,
+            existing,
+            writes=_is_first_process(),
+        )
 
     def execute(self) -> Outcome:
         """Build, fit, test, record."""
-        config = self.config
+        max_steps = self.config.trainer.max_steps
         try:
-            data = build_data(config)
-            network = build_network(config, data.image_shape[2], len(data.classes))
-            self._describe_inputs(data, network)
-            module = build_classifier(config, network)
-            if self.state:
-                network.load_state_dict(self.state["network"])
-                module.step = self.first_step
-            self._write_record()
-            trainer = self._fit(module, data)
+            data, module = self._build()
+            self._announce()
+            trainer, curves = self._fit(module, data)
             trainer.test(module, datamodule=data, verbose=False)
         except Diverged as diverged:
-            self.record["divergence"] = {"step": diverged.step, **diverged.last_finite}
-            self.record["metrics"] = diverged.last_finite
-            return self._close("diverged", diverged.step)
+            last = {"step": diverged.step, **diverged.last_finite}
+            self._close("diverged", diverged.step, divergence=last, metrics=diverged.last_finite)
+            return self._outcome("diverged")
         except Interrupted:
-            self._note_progress(self.record["steps"])
-            self._write_record()
-            line = f"{self.record['run']}: stopped after {self.record['steps']:,} steps; the same command continues it"
-            return Outcome("interrupted", line, self.directory)
+            return self._outcome("interrupted")
         except Exception as error:
-            self.record["failure"] = {"reason": f"{type(error).__name__}: {error}"}
-            self._close("failed", self.record["steps"])
+            self._close("failed", self.journal.record["steps"], failure={"reason": f"{type(error).__name__}: {error}"})
             raise
-        self.record["metrics"] = self._final_metrics(module, data)
-        return self._close("finished", config.trainer.max_steps)
+        self._close("finished", max_steps, metrics=_final_metrics(module, curves))
+        return self._outcome("finished")
 
-    def _use_threads(self, recorded: int | None) -> int:
-        # The order of sums in a matrix product depends on the number of threads, so a continuation keeps it.
-        trainer = self.config.trainer
-        share = self.hardware.cpu_cores // (trainer.devices if trainer.accelerator == "cpu" else 1)
-        num_threads = recorded or trainer.num_threads or max(1, share)
-        torch.set_num_threads(num_threads)
-        return num_threads
-
-    def _open_record(self, command: str, identity: Identity, existing: Record) -> Record:
-        stretch = {
-            "started_at": _now(),
-            "from_step": self.first_step,
-            "to_step": self.first_step,
-            "training_seconds": 0.0,
-            "wall_seconds": 0.0,
-            "device": device_name(self.config.trainer.accelerator, self.hardware),
-            "num_threads": self.num_threads,
-            "versions": versions(),
-            "git": git_state(),
-        }
-        stretches = [*existing.get("stretches", []), stretch]
-        if len(stretches) > 1:
-            _tell_continuation(identity.directory, self.first_step, stretches)
-        return {
-            "status": "running",
-            "name": self.config.name,
-            "seed": self.config.seed,
-            "run": identity.directory,
-            "recipe": identity.recipe,
-            "command": command,
-            "config": as_dict(self.config),
-            "model": {},
-            "data": {},
-            "metrics": {},
-            "steps": self.first_step,
-            "wall_seconds": 0.0,
-            "images_per_second": None,
-            "device": stretch["device"],
-            "precision": self.config.trainer.precision,
-            "num_processes": self.config.trainer.devices,
-            "num_threads": self.num_threads,
-            "versions": stretch["versions"],
-            "git": stretch["git"],
-            "started_at": existing.get("started_at", stretch["started_at"]),
-            "finished_at": None,
-            "stretches": stretches,
-            "failure": None,
-            "divergence": None,
-        }
-
-    def _describe_inputs(self, data: ImageDataModule, network: torch.nn.Module) -> None:
+    def _build(self) -> tuple[ImageDataModule, Classifier]:
+        config, record = self.config, self.journal.record
+        data = build_data(config)
         height, width, channels = data.image_shape
-        model = self.config.model
-        self.record["model"] = {
-            "name": model.name,
-            "depth": model.depth,
-            "residual": model.residual,
+        network = build_network(config, channels, len(data.classes))
+        record["data"] = data.describe()
+        record["model"] = {
+            "name": config.model.name,
+            "depth": config.model.depth,
+            "residual": config.model.residual,
             "num_params": count_params(network),
             "num_macs": count_macs(network, (channels, height, width)),
         }
-        self.record["data"] = {
-            "name": data.name,
-            "num_train": data.num_images("train"),
-            "num_val": data.num_images("val"),
-            "num_test": data.num_images("test"),
-            "num_classes": len(data.classes),
-            "classes": list(data.classes),
-            "image_shape": [height, width, channels],
-            "fingerprint": data.fingerprint(),
-            "test_curve": data.test_curve,
-        }
+        module = build_classifier(config, network)
+        if self.state:
+            network.load_state_dict(self.state["network"])
+            module.step = self.first_step
+        return data, module
 
-    def _fit(self, module: Classifier, data: ImageDataModule) -> Trainer:
+    def _announce(self) -> None:
+        self.journal.write()
+        if not self.journal.writes:
+            return
+        OmegaConf.save(OmegaConf.create(self.journal.record["config"]), self.directory / "config.yaml")
+        if len(self.journal.record["stretches"]) > 1:
+            print(f"{self.directory.name}: continues from step {self.first_step:,}")
+        for change in self.journal.changes():
+            print(f"{self.directory.name}: {change}")
+
+    def _fit(self, module: Classifier, data: ImageDataModule) -> tuple[Trainer, CurveLog]:
         """Train up to the last step; nothing is left to do where a continuation starts there."""
-        config, trainer_config, stop = self.config, self.config.trainer, StopRequest()
-        batches_per_step = trainer_config.accumulate_grad_batches
-        max_steps = trainer_config.max_steps
-        data.take(
-            self.first_step * batches_per_step,
-            max_steps * batches_per_step,
-            trainer_config.val_every_steps * batches_per_step,
-        )
-        steps_per_epoch = -(-data.num_images("train") // self.images_per_step)
-        curves = CurveLog(
-            config.logger.every_steps,
-            max_steps,
-            max(0, max_steps - steps_per_epoch),
-            data.num_images("train"),
-            self.images_per_step,
-        )
-        self.curves = curves
+        config, stop = self.config, StopRequest()
+        batches_per_step, max_steps = config.trainer.accumulate_grad_batches, config.trainer.max_steps
+        span = config.trainer.val_every_steps * batches_per_step
+        data.take(self.first_step * batches_per_step, max_steps * batches_per_step, span)
+        curves = CurveLog(config.logger.every_steps, max_steps, data.num_images("train"), self.images_per_step)
         if self.state:
             curves.restore(self.state["log"], self.first_step)
-        checkpoints = Checkpoints(
+        logger = config.logger
+        loggers = build_loggers(self.directory, self.first_step, logger.tensorboard, logger.wandb, logger.wandb_project)
+        callbacks = self._callbacks(data, curves, stop)
+        trainer = build_trainer(config.trainer, self.directory, loggers, callbacks)
+        if self.first_step < max_steps:
+            with stop.listening():
+                trainer.fit(module, datamodule=data)
+        return trainer, curves
+
+    def _callbacks(self, data: ImageDataModule, curves: CurveLog, stop: StopRequest) -> list[Callback]:
+        """In the order in which they act at a boundary: read and average first, then save, then show."""
+        config = self.config
+        max_steps, checkpoint = config.trainer.max_steps, config.checkpoint
+        callbacks: list[Callback] = [Continuation(self.state)] if self.state else []
+        callbacks += [self.stopwatch, curves]
+        if config.trainer.bn_statistics == "averaged":
+            first_number = max_steps * config.trainer.accumulate_grad_batches
+            callbacks.append(AveragedBatchNorm(data, max_steps, first_number))
+        saving = Checkpoints(
             self._saver(curves),
-            config.checkpoint.every_steps,
-            config.checkpoint.every_minutes,
-            trainer_config.val_every_steps,
+            checkpoint.every_steps,
+            checkpoint.every_minutes,
+            config.trainer.val_every_steps,
             max_steps,
             config.logger.every_steps,
             stop,
         )
         title = f"{config.model.name} seed {config.seed}"
-        callbacks: list[Callback] = [
-            *([Continuation(self.state)] if self.state else []),
-            self.stopwatch,
-            curves,
-            *self._averaging(data, max_steps * batches_per_step),
-            checkpoints,
-            ProgressView(title, self.directory, max_steps, self.images_per_step, curves),
-        ]
-        logger = config.logger
-        loggers = build_loggers(self.directory, self.first_step, logger.tensorboard, logger.wandb, logger.wandb_project)
-        trainer = build_trainer(trainer_config, self.directory, loggers, callbacks)
-        if self.first_step < max_steps:
-            with stop.listening():
-                trainer.fit(module, datamodule=data)
-        return trainer
-
-    def _averaging(self, data: ImageDataModule, first_number: int) -> list[Callback]:
-        if self.config.trainer.bn_statistics != "averaged":
-            return []
-        return [AveragedBatchNorm(data, self.config.trainer.max_steps, first_number)]
+        return [*callbacks, saving, ProgressView(title, self.directory, max_steps, self.images_per_step, curves)]
 
     def _saver(self, curves: CurveLog) -> Callable[[Trainer, Classifier], None]:
         def save(trainer: Trainer, module: Classifier) -> None:
             state = capture(trainer, module, curves.state())  # every process: it adds up their sums
-            if not trainer.is_global_zero:
-                return
-            for logger in trainer.loggers:
-                if isinstance(logger, TensorBoardLogger):
-                    logger.experiment.flush()
-            save_checkpoint(self.directory, module.step, state)
-            self._note_progress(module.step)
-            self._write_record()
+            if trainer.is_global_zero:
+                flush_loggers(trainer.loggers)
+                save_checkpoint(self.directory, module.step, state)
+                self.journal.note(module.step, self.stopwatch.seconds)
 
         return save
 
-    def _final_metrics(self, module: Classifier, data: ImageDataModule) -> dict[str, float | None]:
-        running = self.curves.last_epoch
-        metrics: dict[str, float | None] = {"val/loss": None, "val/err": None}
-        metrics.update(measured(module))
-        metrics["train/loss_running"] = running.loss
-        metrics["train/err_running"] = running.err
-        return dict(sorted(metrics.items()))
+    def _close(self, status: str, step: int, **results: Any) -> None:
+        self.journal.close(status, step, self.stopwatch.seconds, **results)
 
-    def _note_progress(self, step: int) -> None:
-        stretches, record = self.record["stretches"], self.record
-        stretch = stretches[-1]
-        stretch["to_step"] = step
-        stretch["training_seconds"] = self.stopwatch.seconds
-        stretch["wall_seconds"] = time.monotonic() - self.started
-        record["steps"] = step
-        record["wall_seconds"] = sum(part["wall_seconds"] for part in stretches)
-        steps = sum(part["to_step"] - part["from_step"] for part in stretches)
-        seconds = sum(part["training_seconds"] for part in stretches)
-        record["images_per_second"] = steps * self.images_per_step / seconds if seconds else None
+    def _outcome(self, status: str) -> Outcome:
+        return Outcome(status, _describe(self.journal.record, self.directory), self.directory)
 
-    def _close(self, status: str, step: int) -> Outcome:
-        self._note_progress(step)
-        self.record["status"] = status
-        self.record["finished_at"] = _now()
-        self._write_record()
-        return Outcome(status, _describe(self.record, self.directory), self.directory)
 
-    def _write_record(self) -> None:
-        if _is_first_process():
-            write_record(self.directory, self.record)
-            config_path = self.directory / "config.yaml"
-            if not config_path.exists():
-                OmegaConf.save(OmegaConf.create(self.record["config"]), config_path)
+def _use_threads(trainer: TrainerConfig, hardware: Hardware, recorded: int | None) -> int:
+    """Set the number of CPU threads; a continuation keeps its own, on which the order of sums depends."""
+    share = hardware.cpu_cores // (trainer.devices if trainer.accelerator == "cpu" else 1)
+    num_threads = recorded or trainer.num_threads or max(1, share)
+    torch.set_num_threads(num_threads)
+    return num_threads
+
+
+def _final_metrics(module: Classifier, curves: CurveLog) -> dict[str, float | None]:
+    metrics: dict[str, float | None] = {"val/loss": None, "val/err": None}
+    metrics.update(measured(module))
+    metrics["train/loss_running"] = curves.last_epoch.loss
+    metrics["train/err_running"] = curves.last_epoch.err
+    return dict(sorted(metrics.items()))
 
 
 def _latest_state(directory: Path) -> dict[str, Any] | None:
@@ -314,14 +238,6 @@ def _latest_state(directory: Path) -> dict[str, Any] | None:
         except InputError as error:
             print(f"{error} Going on from the checkpoint before it.")
     return None
-
-
-def _tell_continuation(name: str, step: int, stretches: list[dict[str, Any]]) -> None:
-    print(f"{name}: continues from step {step:,}")
-    before, now = stretches[-2], stretches[-1]
-    for key in ("device", "num_threads", "versions", "git"):
-        if before[key] != now[key]:
-            print(f"{name}: {key} was {before[key]} and is now {now[key]}")
 
 
 def _plan(config: TrainConfig, directory: Path) -> Outcome:
@@ -335,12 +251,10 @@ def _plan(config: TrainConfig, directory: Path) -> Outcome:
 
 
 def _describe(record: Record, directory: Path) -> str:
-    title = f"{record['model']['name']} seed {record['seed']}"
-    after = f"after {record['steps']:,} steps, {clock(record['wall_seconds'])} -> {directory}"
+    title, steps = f"{record['config']['model']['name']} seed {record['seed']}", f"{record['steps']:,} steps"
+    if record["status"] == "running":
+        return f"{title}: stopped after {steps}; the same command continues it -> {directory}"
+    after = f"after {steps}, {clock(record['wall_seconds'])} -> {directory}"
     if record["status"] == "diverged":
         return f"{title}: diverged {after}"
     return f"{title}: test error {record['metrics']['test/err']:.2f} % {after}"
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -135,6 +135,18 @@ class ImageDataModule(LightningDataModule):
     def num_images(self, split: str) -> int:
         """How many images a split has."""
         return len(self.arrays[split][1])
+
+    def describe(self) -> dict[str, Any]:
+        """What a record says of the data."""
+        return {
+            "name": self.name,
+            **{f"num_{split}": self.num_images(split) for split in SPLITS},
+            "num_classes": len(self.classes),
+            "classes": list(self.classes),
+            "image_shape": list(self.image_shape),
+            "fingerprint": self.fingerprint(),
+            "test_curve": self.test_curve,
+        }
 
     def fingerprint(self) -> str:
         """A hash of every image and label, split by split."""

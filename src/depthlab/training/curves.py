@@ -27,17 +27,14 @@ class CurveLog(Callback):
     Args:
         every_steps: steps between two readings; nothing waits for the device in between.
         max_steps: the step at which the run ends.
-        last_epoch_start: the step from which the running error of the last epoch is summed.
         images_per_epoch: training images.
         images_per_step: images in one update.
     """
 
-    def __init__(
-        self, every_steps: int, max_steps: int, last_epoch_start: int, images_per_epoch: int, images_per_step: int
-    ) -> None:
+    def __init__(self, every_steps: int, max_steps: int, images_per_epoch: int, images_per_step: int) -> None:
         self.every_steps = every_steps
         self.max_steps = max_steps
-        self.last_epoch_start = last_epoch_start
+        self.last_epoch_start = max(0, max_steps - math.ceil(images_per_epoch / images_per_step))
         self.epochs_per_step = images_per_step / images_per_epoch
         self.last_epoch = Totals()
         self.latest: dict[str, float] = {}

@@ -73,6 +73,13 @@ def build_loggers(
     return loggers
 
 
+def flush_loggers(loggers: list[Logger]) -> None:
+    """Write through what is buffered, so that no point before a checkpoint is lost with a killed process."""
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.flush()
+
+
 def _wandb(directory: Path, project: str | None) -> WandbLogger:
     try:
         # The run's name is its identity, so that a continuation goes on in the same place.

@@ -1,0 +1,84 @@
+"""What several test files share: composing configurations, running the real command line, the real data."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from depthlab.schema import TrainConfig, check
+
+ROOT = Path(__file__).resolve().parent.parent
+Compose = Callable[..., TrainConfig]
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Tests share the cores with each other."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def compose_tree(*overrides: str) -> dict[str, object]:
+    """The resolved configuration that these overrides give, as plain data."""
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(config_dir=str(ROOT / "configs"), version_base="1.3"):
+        config = compose("train", overrides=list(overrides))
+    tree = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(tree, dict)
+    return {str(key): value for key, value in tree.items()}
+
+
+@pytest.fixture
+def compose_config(tmp_path: Path) -> Compose:
+    """Composes a short run on the digits, on one CPU thread, below this test's own folder."""
+
+    def compose(*overrides: str) -> TrainConfig:
+        return check(
+            compose_tree(
+                "data=digits",
+                "trainer=cpu",
+                "trainer.num_threads=1",
+                "trainer.max_steps=12",
+                "trainer.val_every_steps=6",
+                "logger=csv",
+                "logger.every_steps=3",
+                f"paths.log_dir={tmp_path / 'logs'}",
+                *overrides,
+            )
+        )
+
+    return compose
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    """Runs a command line from the project's root; logs go below this test's own folder."""
+
+    def run(*arguments: str, timeout_seconds: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            capture_output=True,
+            text=True,
+            timeout=timeout_seconds,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def data_dir() -> Path:
+    """The folder of real CIFAR-10 and MNIST files."""
+    name = os.environ.get("DEPTHLAB_DATA_DIR")
+    if not name:
+        pytest.skip("DEPTHLAB_DATA_DIR is not set: no real CIFAR-10 and MNIST here")
+    return (ROOT / name).resolve()
