@@ -33,7 +33,6 @@ def main() -> int:
     sys.argv[1:] = multirun_first(sys.argv[1:])
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises then, rather than printing and exiting by itself
-    os.environ["DEPTHLAB_COMMAND"] = command
     try:
         check_names(sys.argv[1:], CONFIG_DIR)
         compose()

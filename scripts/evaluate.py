@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from depthlab.errors import InputError
+from depthlab.records.record import read_record
 
 OPTIONS = ("run", "data_dir", "accelerator")
 
@@ -18,19 +19,14 @@ def main() -> int:
     """Print the metrics beside the recorded ones; 0 if the errors agree to the digit, 1 if not, 2 on a mistake."""
     try:
         options = _parse(sys.argv[1:])
-    except InputError as error:
-        print(f"error: {error}\n\n{__doc__}", file=sys.stderr)
-        return 2
-    from depthlab.evaluation import evaluate_run  # seconds of imports, after the mistakes
-    from depthlab.records.record import read_record
+        recorded = read_record(Path(options["run"]))["metrics"]
+        from depthlab.evaluation import evaluate_run  # seconds of imports, after most mistakes
 
-    try:
         data_dir = options.get("data_dir") or os.environ.get("DEPTHLAB_DATA_DIR")
         metrics = evaluate_run(options["run"], data_dir, options.get("accelerator"))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    recorded = read_record(Path(options["run"]))["metrics"]
     for name, value in sorted(metrics.items()):
         print(f"{name:12} {value!r:24} recorded {recorded.get(name)!r}")
     # Losses may differ in their last digits where the run summed over several processes; counts of errors may not.
@@ -46,7 +42,7 @@ def _parse(arguments: list[str]) -> dict[str, str]:
             raise InputError(f"{argument}: the options are {', '.join(f'{name}=...' for name in OPTIONS)}.")
         options[key] = value
     if "run" not in options:
-        raise InputError("run=DIRECTORY is missing.")
+        raise InputError("which run? Give run=DIRECTORY.")
     return options
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
 from depthlab.errors import InputError
@@ -44,8 +44,8 @@ def check_names(arguments: list[str], config_dir: Path) -> None:
     for text in _overrides(arguments):
         try:
             override = OverridesParser.create().parse_override(text)
-        except OverrideParseException as error:
-            raise InputError(f"{text}: {str(error).splitlines()[0]}.") from None
+        except HydraException as error:
+            raise InputError(f"{text}: not KEY=VALUE as Hydra reads it ({str(error).splitlines()[0]}).") from None
         name = override.key_or_group
         if name.split(".")[0].split("/")[0] == "hydra" or name in groups or name in keys:
             continue

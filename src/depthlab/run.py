@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from depthlab.schema import TrainConfig, TrainerConfig, as_dict, flatten
 from depthlab.training.classifier import Classifier
 from depthlab.training.curves import CurveLog, Diverged, measured
 from depthlab.training.finishing import AveragedBatchNorm, Stopwatch
-from depthlab.training.loggers import build_loggers, flush_loggers
+from depthlab.training.loggers import build_loggers, check_loggers, flush_loggers
 from depthlab.training.progress import ProgressView, clock
 from depthlab.training.saving import Checkpoints, Interrupted, StopRequest
 from depthlab.training.state import Continuation, capture
@@ -70,7 +71,12 @@ def run(config: TrainConfig, command: str) -> Outcome:
             existing = {}
         if existing.get("status") in ("finished", "diverged"):
             return Outcome(existing["status"], f"{_describe(existing, directory)} (already finished)", directory)
-        return _Run(config, command, identity, directory, hardware, existing).execute()
+        try:
+            return _Run(config, command, identity, directory, hardware, existing).execute()
+        except InputError:
+            with suppress(OSError):
+                directory.rmdir()  # made for this run, and still empty
+            raise
 
 
 def _is_first_process() -> bool:
@@ -123,6 +129,8 @@ class _Run:
             return self._outcome("diverged")
         except Interrupted:
             return self._outcome("interrupted")
+        except InputError:
+            raise  # of what was asked for: the run did not fail, it never was
         except Exception as error:
             self._close("failed", self.journal.record["steps"], failure={"reason": f"{type(error).__name__}: {error}"})
             raise
@@ -131,6 +139,7 @@ class _Run:
 
     def _build(self) -> tuple[ImageDataModule, Classifier]:
         config, record = self.config, self.journal.record
+        check_loggers(config.logger.wandb)
         data = build_data(config)
         height, width, channels = data.image_shape
         network = build_network(config, channels, len(data.classes))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar, cast
 
@@ -218,10 +218,15 @@ NOT_NEGATIVE = (
 T = TypeVar("T")
 
 
-def nearest(name: str, valid: list[str] | tuple[str, ...]) -> str:
+def nearest(name: str, valid: Sequence[str]) -> str:
     """A clause that points at the valid name closest to `name`, or lists them where none is close."""
-    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
-    return f"Did you mean {close[0]}?" if close else f"Valid: {', '.join(sorted(valid))}."
+
+    def closeness(candidate: str) -> tuple[float, int]:
+        matcher = difflib.SequenceMatcher(None, name, candidate)
+        return round(matcher.ratio(), 6), matcher.find_longest_match().size
+
+    best = max(valid, key=closeness)
+    return f"Did you mean {best}?" if closeness(best)[0] >= 0.5 else f"Valid: {', '.join(sorted(valid))}."
 
 
 def check(tree: Mapping[str, Any]) -> TrainConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,6 +60,16 @@ class EventFileLogger(TensorBoardLogger):
         """Nothing: Lightning would leave an hparams.yaml here, and the configuration is in the record."""
 
 
+def check_loggers(wandb: bool) -> None:
+    """Refuse what needs an extra that is not installed, before anything is built.
+
+    Raises:
+        InputError: says what to install.
+    """
+    if wandb and importlib.util.find_spec("wandb") is None:
+        raise InputError("logger=wandb: wandb is not installed. Type: pip install -e '.[wandb]'")
+
+
 def build_loggers(
     directory: Path, continue_from: int, tensorboard: bool, wandb: bool, wandb_project: str | None
 ) -> list[Logger]:
@@ -69,7 +80,9 @@ def build_loggers(
         purge = {"purge_step": continue_from + 1} if continue_from else {}
         loggers.append(EventFileLogger(directory.parent, name=directory.name, version="", **purge))
     if wandb:
-        loggers.append(_wandb(directory, wandb_project))
+        # The run's name is its identity, so that a continuation goes on in the same place.
+        name = directory.name
+        loggers.append(WandbLogger(project=wandb_project, name=name, id=name, save_dir=directory, resume="allow"))
     return loggers
 
 
@@ -78,11 +91,3 @@ def flush_loggers(loggers: list[Logger]) -> None:
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.flush()
-
-
-def _wandb(directory: Path, project: str | None) -> WandbLogger:
-    try:
-        # The run's name is its identity, so that a continuation goes on in the same place.
-        return WandbLogger(project=project, name=directory.name, id=directory.name, save_dir=directory, resume="allow")
-    except ModuleNotFoundError:
-        raise InputError("logger=wandb: wandb is not installed. Type: pip install -e '.[wandb]'") from None

@@ -1,0 +1,232 @@
+"""The command line as a person types it: what it answers, how fast it can, and what it says to mistakes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from depthlab.commandline import multirun_first
+
+from .conftest import ROOT, Command
+
+TINY = ("data=digits", "model=resnet20", "model.depth=8", "trainer=cpu", "trainer.max_steps=4", "logger=csv")
+
+
+def records(logs: Path) -> list[dict[str, object]]:
+    return [json.loads(path.read_text()) for path in sorted(logs.rglob("record.json"))]
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("model=resnet56 -m seed=1,2,3", "-m model=resnet56 seed=1,2,3"),
+        ("-m model=resnet56 seed=1,2,3", "-m model=resnet56 seed=1,2,3"),
+        ("seed=1,2 --multirun", "--multirun seed=1,2"),
+        ("seed=1", "seed=1"),
+    ],
+)
+def test_the_multirun_flag_may_stand_anywhere(typed: str, expected: str) -> None:
+    assert multirun_first(typed.split()) == expected.split()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["--cfg", "job", "data=mnist", "model=plain56"]])
+def test_help_and_configuration_import_neither_torch_nor_lightning(arguments: list[str]) -> None:
+    script = (
+        "import runpy, sys, atexit\n"
+        "atexit.register(lambda: print('HEAVY', sorted({'torch', 'lightning', 'sklearn'} & set(sys.modules))))\n"
+        f"sys.argv = ['train.py', *{arguments!r}]\n"
+        "runpy.run_path('train.py', run_name='__main__')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "HEAVY []" in done.stdout
+    assert "optimizer" in done.stdout
+
+
+def test_help_shows_the_groups_their_options_and_five_examples(command: Command) -> None:
+    text = command("train.py", "--help").stdout
+    for group in ("model", "data", "optimizer", "schedule", "trainer", "logger", "experiment", "debug"):
+        options = [path.stem for path in (ROOT / "configs" / group).glob("*.yaml")]
+        assert options
+        (line,) = [line for line in text.splitlines() if line.startswith(f"{group}: ")]
+        assert all(option in line for option in options)
+    assert text.split("Examples")[1].count("python train.py") == 5
+
+
+MISTAKES = [
+    ("optimizer.lrr=0.1", ["optimizer.lrr=0.1", "optimizer.lr"]),
+    ("+optimizer.lrr=0.1", ["optimizer.lrr=0.1", "optimizer.lr"]),
+    ("++optimizer.lrr=0.1", ["optimizer.lrr=0.1", "optimizer.lr"]),
+    ("modle=resnet20", ["modle=resnet20", "model"]),
+    ("model=resnet21", ["model=resnet21", "resnet20"]),
+    ("trainer.max_steps=abc", ["trainer.max_steps", "abc"]),
+    ("trainer.max_steps=0", ["trainer.max_steps=0", "greater than 0"]),
+    ("trainer.max_steps=-5", ["trainer.max_steps=-5"]),
+    ("model.depth=21", ["model.depth=21", "6n+2", "20", "26"]),
+    ("model.shortcut=D", ["model.shortcut=D", "A"]),
+    ("seed=one", ["seed", "one"]),
+    ("seed=-1", ["seed=-1"]),
+    ("seed=", ["seed"]),
+    ("optimizer.lr=nan", ["optimizer.lr"]),
+    ("optimizer=sgdd", ["optimizer=sgdd", "sgd"]),
+    ("data.normalization=none", ["data.normalization=none", "per_pixel"]),
+    ("trainer.precision=bf16", ["trainer.precision=bf16", "bf16-mixed"]),
+    ("data.val_size=1437", ["data.val_size=1437", "1437 images"]),
+    ("data.val_size=-1", ["data.val_size=-1"]),
+    ("data.batch_size=5000", ["data.batch_size=5000", "1300 images"]),
+    ("name=../elsewhere", ["name", "letters"]),
+    ("trainer=gpu", ["GPU", "trainer=auto"]),
+    ("trainer.devices=2", ["trainer.devices=2", "ddp"]),
+    ("optimizer.beta1=0.5", ["optimizer.beta1"]),
+    ("a=b=c", ["a=b=c"]),
+    ("seed=[1", ["seed=[1"]),
+]
+
+
+@pytest.mark.parametrize(("override", "words"), MISTAKES)
+def test_a_mistake_is_named_in_a_few_lines_and_nothing_is_written(
+    command: Command, tmp_path: Path, override: str, words: list[str]
+) -> None:
+    if override == "trainer=gpu" and shutil.which("nvidia-smi"):
+        pytest.skip("there is a GPU here")
+    done = command("train.py", *TINY, f"paths.log_dir={tmp_path / 'logs'}", override)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 4
+    assert all(word in done.stderr for word in words), done.stderr
+    assert not records(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "override", ["trainer.max_steps=4,abc", "model=resnet20,resnet21", "modle=a,b", "model.depth=8,9"]
+)
+def test_a_sweep_with_one_mistake_starts_no_job(command: Command, tmp_path: Path, override: str) -> None:
+    done = command("train.py", *TINY, f"paths.log_dir={tmp_path / 'logs'}", "-m", override)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 4
+    assert not records(tmp_path)
+
+
+def test_the_literal_command_of_the_readme_makes_three_records_and_then_trains_nothing(
+    command: Command, tmp_path: Path
+) -> None:
+    typed = ("train.py", *TINY, f"paths.log_dir={tmp_path / 'logs'}", "-m", "seed=1,2,0")
+    first = command(*typed)
+    assert first.returncode == 0, first.stderr
+    assert not first.stderr.strip(), "a normal sweep warns of nothing"
+    made = records(tmp_path)
+    assert sorted((record["seed"], record["status"]) for record in made) == [(seed, "finished") for seed in (0, 1, 2)]
+    # Each record names the line that repeats it alone.
+    assert sorted(str(record["command"])[-6:] for record in made) == ["seed=0", "seed=1", "seed=2"]
+    assert " ± " in first.stdout
+    again = command(*typed)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("already finished") == 3
+    assert records(tmp_path) == made
+
+
+def test_a_single_run_prints_one_line_and_no_warning(command: Command, tmp_path: Path) -> None:
+    done = command("train.py", *TINY, "logger=tensorboard", f"paths.log_dir={tmp_path / 'logs'}")
+    assert done.returncode == 0
+    assert not done.stderr.strip()
+    (line,) = done.stdout.splitlines()
+    (record,) = records(tmp_path)
+    assert line.startswith("resnet8 seed 1: test error ")
+    assert str(record["run"]) in line
+    assert record["command"] == f"python train.py {' '.join(TINY)} logger=tensorboard paths.log_dir={tmp_path / 'logs'}"
+
+
+def test_dry_run_says_what_would_run(command: Command, tmp_path: Path) -> None:
+    done = command("train.py", *TINY, f"paths.log_dir={tmp_path / 'logs'}", "dry_run=true")
+    assert done.returncode == 0
+    assert "resnet8 seed 1: 4 steps on digits" in done.stdout
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_a_folder_that_cannot_be_written_is_named(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")  # also for root, who may write into any folder
+    done = command("train.py", *TINY, f"paths.log_dir={tmp_path / 'file'}")
+    assert done.returncode == 2
+    assert str(tmp_path / "file") in done.stderr
+    assert "paths.log_dir" in done.stderr
+
+
+def test_absent_data_say_where_they_were_looked_for_and_what_to_do(command: Command, tmp_path: Path) -> None:
+    typed = ("train.py", "data=cifar10", f"paths.data_dir={tmp_path / 'data'}", f"paths.log_dir={tmp_path / 'logs'}")
+    # A proxy that refuses connections: the download fails here as it does where there is no network.
+    done = command(*typed, https_proxy="http://127.0.0.1:9", http_proxy="http://127.0.0.1:9")
+    assert done.returncode == 2, done.stderr
+    for words in (str(tmp_path / "data"), "DEPTHLAB_DATA_DIR", "data=digits"):
+        assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_sigterm_writes_a_checkpoint_and_asks_to_be_continued(tmp_path: Path) -> None:
+    typed = [sys.executable, "train.py", *TINY, "trainer.max_steps=3000", "logger.every_steps=5"]
+    typed += ["checkpoint.every_steps=null", f"paths.log_dir={tmp_path / 'logs'}"]
+    process = subprocess.Popen(typed, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 120
+    while not any(len(path.read_text().splitlines()) > 2 for path in tmp_path.rglob("metrics.csv")):
+        assert time.monotonic() < deadline, "the run did not start"
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 75, output
+    assert "the same command continues it" in output
+    (record,) = records(tmp_path)
+    assert record["status"] == "running"
+    assert [int(path.stem.split("-")[1]) for path in tmp_path.rglob("*.ckpt")] == [record["steps"]]
+
+
+@pytest.mark.slow
+def test_two_processes_share_each_batch_and_leave_one_record(command: Command, tmp_path: Path) -> None:
+    typed = ("train.py", *TINY, f"paths.log_dir={tmp_path / 'logs'}", "trainer.precision=32-true")
+    done = command(*typed, "trainer=ddp_cpu", "trainer.max_steps=4", OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 1
+    (record,) = records(tmp_path)
+    assert record["num_processes"] == 2
+    assert record["steps"] == 4
+    data = record["data"]
+    assert isinstance(data, dict)
+    assert (data["num_train"], data["num_val"], data["num_test"]) == (1300, 137, 360)
+    # One process and two see the same images in the same order; batch norm sees half a batch in each of the two.
+    alone = command(*typed, "name=alone")
+    assert alone.returncode == 0, alone.stderr
+    runs = {record["name"]: record for record in records(tmp_path)}
+    assert runs["alone"]["run"] != runs["runs"]["run"]
+    assert os.path.exists(tmp_path / "logs" / "alone")  # noqa: PTH110
+
+
+@pytest.mark.parametrize("arguments", [["run=nowhere"], [], ["runn=x"], ["run=configs"]])
+def test_evaluate_names_what_is_no_run(command: Command, arguments: list[str]) -> None:
+    done = command("scripts/evaluate.py", *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_status_lists_runs_and_removes_checkpoints_on_request(command: Command, tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+    assert command("train.py", *TINY, f"paths.log_dir={logs}").returncode == 0
+    listed = command("scripts/status.py", str(logs), COLUMNS="200")
+    assert "finished" in listed.stdout
+    assert "4/4" in listed.stdout
+    assert list(logs.rglob("*.ckpt"))
+    assert command("scripts/status.py", str(logs), "--remove-checkpoints").returncode == 0
+    assert not list(logs.rglob("*.ckpt*"))
+    assert records(logs)[0]["status"] == "finished"
+    empty = command("scripts/status.py", str(tmp_path / "nothing"))
+    assert empty.returncode == 2
+    assert "holds no runs" in empty.stderr

@@ -1,0 +1,78 @@
+"""Every file in configs/ composes, is checked and runs; they are found by walking the directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from depthlab.run import run
+from depthlab.schema import check
+
+from .conftest import ROOT, Compose, compose_tree
+
+CONFIGS = ROOT / "configs"
+GROUPS = ("model", "data", "optimizer", "schedule", "trainer", "logger", "experiment", "debug")
+OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONFIGS / group).glob("*.yaml"))]
+
+# What a run of the option needs here: real files, GPUs, or an extra that is not installed.
+NEEDS = {
+    ("data", "cifar10"): "real files",
+    ("data", "mnist"): "real files",
+    ("trainer", "gpu"): "a GPU",
+    ("trainer", "ddp"): "a GPU",
+    ("trainer", "ddp_cpu"): "a process of its own; tests/test_commandline.py runs it",
+    ("logger", "wandb"): "the extra wandb",
+}
+# Small enough for a test, without touching what the option itself decides.
+SHORT = ("trainer.max_steps=2", "trainer.val_every_steps=2", "trainer.num_threads=1")
+
+
+def test_no_file_lies_outside_the_groups() -> None:
+    folders = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
+    assert folders == {*GROUPS, "hydra"}
+    assert [path.name for path in CONFIGS.glob("*.yaml")] == ["train.yaml"]
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes_and_passes_the_check(group: str, option: str) -> None:
+    config = check(compose_tree(f"{group}={option}"))
+    if group in ("model", "data", "optimizer", "schedule"):
+        assert getattr(config, group).name == option
+
+
+# Networks of 1,202 layers take half a minute for two steps.
+RUNNABLE = [
+    pytest.param(*pair, marks=[pytest.mark.slow] if pair[1].endswith("1202") else [])
+    for pair in OPTIONS
+    if pair not in NEEDS
+]
+
+
+@pytest.mark.parametrize(("group", "option"), RUNNABLE)
+def test_every_option_runs(compose_config: Compose, group: str, option: str) -> None:
+    model = () if group in ("model", "experiment") else ("model=resnet20", "model.depth=8")
+    data = () if group == "experiment" else ("data=digits",)
+    config = compose_config(f"{group}={option}", *model, *data, *SHORT)
+    assert run(config, "").status == "finished"
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("option", ["cifar10", "mnist"])
+def test_the_data_sets_that_need_files_run(compose_config: Compose, data_dir: Path, option: str) -> None:
+    small = ("model=resnet20", "model.depth=8", f"paths.data_dir={data_dir}")
+    assert run(compose_config(f"data={option}", *small, *SHORT), "").status == "finished"
+
+
+def test_the_warm_up_of_deep_networks_shows_in_the_resolved_configuration() -> None:
+    steps = {model: compose_tree(f"model={model}")["schedule"] for model in ("resnet56", "resnet110", "plain1202")}
+    assert [schedule["warmup_steps"] for schedule in steps.values()] == [0, 400, 400]  # type: ignore[index]
+    assert check(compose_tree("model=resnet110")).optimizer.lr == 0.1
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "experiment").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_experiment_says_what_to_type_how_long_it_takes_and_what_to_expect(path: Path) -> None:
+    head = path.read_text().split("defaults:")[0]
+    for word in ("Reproduces:", "Type:", "Takes:", "Expect:"):
+        assert f"# {word}" in head
+    assert f"experiment={path.stem}" in head

@@ -1,0 +1,42 @@
+"""Short trainings on the real data sets, through the real command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import Command
+
+pytestmark = [pytest.mark.real_data, pytest.mark.slow]
+
+
+def train(command: Command, tmp_path: Path, data_dir: Path, *overrides: str) -> dict[str, Any]:
+    """Train a ResNet-20 with both cores and return its record."""
+    typed = ("train.py", "model=resnet20", "schedule=cosine", f"paths.log_dir={tmp_path}", *overrides)
+    done = command(*typed, DEPTHLAB_DATA_DIR=str(data_dir), OMP_NUM_THREADS="2", timeout_seconds=900)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr.strip(), "a normal run warns of nothing"
+    (path,) = tmp_path.rglob("record.json")
+    record: dict[str, Any] = json.loads(path.read_text())
+    repeated = command(
+        "scripts/evaluate.py", f"run={path.parent}", DEPTHLAB_DATA_DIR=str(data_dir), timeout_seconds=300
+    )
+    assert repeated.returncode == 0, repeated.stdout + repeated.stderr
+    return record
+
+
+def test_three_hundred_steps_on_mnist_end_below_three_percent(command: Command, tmp_path: Path, data_dir: Path) -> None:
+    record = train(command, tmp_path, data_dir, "data=mnist", "trainer.max_steps=300")
+    assert record["metrics"]["test/err"] < 3
+    assert [record["data"][f"num_{split}"] for split in ("train", "val", "test")] == [55_000, 5_000, 10_000]
+
+
+def test_a_hundred_and_twenty_steps_on_cifar10_learn_something(
+    command: Command, tmp_path: Path, data_dir: Path
+) -> None:
+    record = train(command, tmp_path, data_dir, "data=cifar10", "trainer.max_steps=120")
+    assert record["metrics"]["test/err"] < 65  # 90 is chance
+    assert [record["data"][f"num_{split}"] for split in ("train", "val", "test")] == [45_000, 5_000, 10_000]
