@@ -1,0 +1,162 @@
+"""Groups: runs of one recipe on one data set, which differ in their seed alone and may be averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from depthlab.analysis.runs import Run
+from depthlab.analysis.statistics import Summary, summarize
+
+# What tells the networks of one comparison apart; everything else must be equal between them.
+NETWORK = ("model.name", "model.depth", "model.residual", "recipe")
+# The paper warms up its deepest networks only, so this may differ between depths that are compared.
+FOLLOWS_DEPTH = ("schedule.warmup_steps",)
+
+
+@dataclass(frozen=True)
+class Group:
+    """One row of a table: every run of one recipe, whatever became of it."""
+
+    runs: tuple[Run, ...]
+    label: str
+    sweep: str = ""
+
+    @property
+    def network(self) -> str:
+        """The network's name."""
+        return str(self.runs[0].record["model"]["name"])
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration that the runs share, without the seed."""
+        return self.runs[0].config
+
+    @property
+    def depth(self) -> int:
+        """Weighted layers."""
+        return int(self.runs[0].record["model"]["depth"])
+
+    @property
+    def residual(self) -> bool:
+        """Whether the network has shortcuts."""
+        return bool(self.runs[0].record["model"]["residual"])
+
+    @property
+    def kind(self) -> str:
+        """What the network shares with others of another depth, such as `plain` or `residual (B)`."""
+        if not self.residual:
+            return "plain"
+        shortcut = self.config.get("model.shortcut")
+        return "residual" if shortcut in (None, "A") else f"residual ({shortcut})"
+
+    @property
+    def finished(self) -> list[Run]:
+        """The runs that enter statistics, by seed."""
+        return sorted((run for run in self.runs if run.status == "finished"), key=lambda run: run.seed)
+
+    def count(self, *statuses: str) -> int:
+        """How many runs have one of `statuses`."""
+        return sum(run.status in statuses for run in self.runs)
+
+    def errors(self, metric: str) -> dict[int, float]:
+        """From seed to final error in percent, of the finished runs that have it."""
+        errors = {run.seed: run.error(metric) for run in self.finished}
+        return {seed: error for seed, error in errors.items() if error is not None}
+
+    def summary(self, metric: str) -> Summary | None:
+        """The summary of a final error; None where no finished run has it."""
+        errors = list(self.errors(metric).values())
+        return summarize(errors) if errors else None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Groups that differ in their network alone, so that comparing them means something."""
+
+    groups: tuple[Group, ...]
+    label: str
+
+    def kinds(self) -> dict[str, list[Group]]:
+        """Groups by kind, plain first, each by depth."""
+        kinds: dict[str, list[Group]] = {}
+        for group in sorted(self.groups, key=lambda group: (group.residual, group.kind, group.depth)):
+            kinds.setdefault(group.kind, []).append(group)
+        return kinds
+
+    def missing_seeds(self) -> list[tuple[Group, int]]:
+        """Seeds that other groups of the setting have and this one has no record of."""
+        seeds = {run.seed for group in self.groups for run in group.runs}
+        return [(group, seed) for group in self.groups for seed in sorted(seeds - {run.seed for run in group.runs})]
+
+
+def group_runs(runs: Sequence[Run], sweep: str = "") -> list[Group]:
+    """The groups in the order of depth, plain before residual.
+
+    A label says what sets equal names apart, and the sweep where several are set side by side.
+    """
+    members: dict[object, list[Run]] = {}
+    for run in sorted(runs, key=lambda run: run.seed):
+        members.setdefault(run.identity(), []).append(run)
+    ordered = sorted(members.values(), key=lambda group: _order(group[0]))
+    labels = _labels([group[0] for group in ordered])
+    prefix = f"{sweep}: " if sweep else ""
+    return [Group(tuple(group), prefix + label, sweep) for group, label in zip(ordered, labels, strict=True)]
+
+
+def differing_keys(configs: Sequence[dict[str, Any]], ignored: Iterable[str] = NETWORK) -> list[str]:
+    """The dotted keys in which the configurations differ, the network's own names left out."""
+    keys = sorted(set().union(*configs) - set(ignored)) if configs else []
+    return [key for key in keys if any(config.get(key) != configs[0].get(key) for config in configs)]
+
+
+def find_settings(groups: Sequence[Group]) -> list[Setting]:
+    """Groups that may be compared with one another, the largest setting first."""
+    parts: list[list[Group]] = []
+    for loose in _partition(groups, (*NETWORK, "model.shortcut", *FOLLOWS_DEPTH)):
+        if _distinct(loose):
+            parts.append(loose)
+            continue
+        for part in _partition(loose, (*NETWORK, "model.shortcut")):
+            # What still stands for the same network twice differs in its name or recipe only: never pooled.
+            parts.extend([part] if _distinct(part) else [[group] for group in part])
+    parts.sort(key=len, reverse=True)
+    keys = differing_keys([part[0].config for part in parts], (*NETWORK, "model.shortcut", *FOLLOWS_DEPTH))
+    return [Setting(tuple(part), describe(part[0].config, keys)) for part in parts]
+
+
+def describe(config: dict[str, Any], keys: Sequence[str]) -> str:
+    """`key=value, ...` with short keys."""
+    return ", ".join(f"{key.split('.')[-1]}={_short(config.get(key))}" for key in keys)
+
+
+def _order(run: Run) -> tuple[Any, ...]:
+    return run.record["model"]["depth"], run.record["model"]["residual"], run.identity()
+
+
+def _labels(runs: Sequence[Run]) -> list[str]:
+    """The network's name; where several groups bear it, with what differs between those."""
+    names = [str(run.record["model"]["name"]) for run in runs]
+    labels = []
+    for run, name in zip(runs, names, strict=True):
+        twins = [other.config for other, its_name in zip(runs, names, strict=True) if its_name == name]
+        details = describe(run.config, differing_keys(twins) or (["recipe"] if len(twins) > 1 else []))
+        labels.append(f"{name} ({details})" if details else name)
+    return labels
+
+
+def _partition(groups: Sequence[Group], ignored: tuple[str, ...]) -> list[list[Group]]:
+    parts: dict[object, list[Group]] = {}
+    for group in groups:
+        key = tuple(item for item in group.runs[0].identity() if item[0] not in ignored)
+        parts.setdefault(key, []).append(group)
+    return list(parts.values())
+
+
+def _distinct(groups: Sequence[Group]) -> bool:
+    return len({(group.kind, group.depth) for group in groups}) == len(groups)
+
+
+def _short(value: Any) -> str:
+    return "-" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

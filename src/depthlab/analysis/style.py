@@ -1,0 +1,86 @@
+"""One look for every figure: colour-blind safe, and told apart in grey by line and marker too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette without its yellow, which vanishes on white; shallow networks come first.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DPI = 150
+SETTINGS: Any = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.titlesize": 10,
+    "axes.ymargin": 0.08,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,  # TrueType, which publishers ask for
+}
+
+
+def look() -> AbstractContextManager[None]:
+    """While it is held, everything drawn has this style; no setting outlives it."""
+    from matplotlib import rc_context
+
+    return rc_context(SETTINGS)
+
+
+def new_figure(rows: int, columns: int, width: float, height: float, **options: Any) -> tuple[Figure, Any]:
+    """A figure of `width` x `height` inches with axes in a rows x columns array; no window system is touched."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def save(figure: Figure | None, folder: Path, name: str) -> None:
+    """Write `name`.png and `name`.pdf, without a date, so that the same runs give the same bytes.
+
+    None removes the two, lest the figure of an earlier report stands for one that is left out now.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if figure is None:
+        for suffix in (".png", ".pdf"):
+            (folder / f"{name}{suffix}").unlink(missing_ok=True)
+        return
+    with look():
+        # Laid out once, not again for each file.
+        if (engine := figure.get_layout_engine()) is not None:
+            engine.execute(figure)
+        figure.set_layout_engine("none")
+        figure.savefig(folder / f"{name}.png", dpi=DPI, metadata={"Software": None})
+        figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None, "Producer": None})
+
+
+def kind_colour(kind: str, kinds: Sequence[str]) -> str:
+    """The colour of a kind of network among those in the figure: plain is orange, the first residual one blue."""
+    if kind == "plain":
+        return COLOURS[1]
+    return (COLOURS[0], *COLOURS[2:])[[name for name in kinds if name != "plain"].index(kind) % (len(COLOURS) - 1)]
+
+
+def colour(depth: int, depths: Sequence[int]) -> str:
+    """The colour of a depth among those in the figure."""
+    return COLOURS[sorted(set(depths)).index(depth) % len(COLOURS)]
+
+
+def marker(depth: int, depths: Sequence[int]) -> str:
+    """The marker of a depth among those in the figure."""
+    return MARKERS[sorted(set(depths)).index(depth) % len(MARKERS)]
+
+
+def dashes(residual: bool) -> str:
+    """Residual networks are solid, plain ones dashed."""
+    return "-" if residual else "--"
