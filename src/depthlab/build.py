@@ -39,7 +39,7 @@ def build_network(config: TrainConfig, in_channels: int, num_classes: int) -> nn
     torch.manual_seed(config.seed)
     network = FAMILIES[config.model.family](**arguments, in_channels=in_channels, num_classes=num_classes)
     # Convolutions of this width are bound by memory traffic; channels last spares them two transpositions each.
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return network.to(memory_format=torch.channels_last)
 
 
 def build_schedule(config: TrainConfig) -> Schedule:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import Logger
 from omegaconf import OmegaConf
 
 from depthlab.build import build_classifier, build_data, build_network, build_trainer
@@ -20,10 +21,10 @@ from depthlab.hardware import Hardware, device_name, probe, resolve
 from depthlab.models import count_macs, count_params
 from depthlab.records.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint
 from depthlab.records.directory import claim, set_aside
-from depthlab.records.identity import Identity, identify
+from depthlab.records.identity import Identity, flatten, identify
 from depthlab.records.journal import Journal
 from depthlab.records.record import FILE_NAME, read_record
-from depthlab.schema import TrainConfig, TrainerConfig, as_dict, flatten
+from depthlab.schema import TrainConfig, TrainerConfig, as_dict
 from depthlab.training.classifier import Classifier
 from depthlab.training.curves import CurveLog, Diverged, measured
 from depthlab.training.finishing import AveragedBatchNorm, Stopwatch
@@ -176,14 +177,19 @@ class _Run:
         curves = CurveLog(config.logger.every_steps, max_steps, data.num_images("train"), self.images_per_step)
         if self.state:
             curves.restore(self.state["log"], self.first_step)
-        logger = config.logger
-        loggers = build_loggers(self.directory, self.first_step, logger.tensorboard, logger.wandb, logger.wandb_project)
+        loggers = self._loggers()
         callbacks = self._callbacks(data, curves, stop)
         trainer = build_trainer(config.trainer, self.directory, loggers, callbacks)
         if self.first_step < max_steps:
             with stop.listening():
                 trainer.fit(module, datamodule=data)
         return trainer, curves
+
+    def _loggers(self) -> list[Logger]:
+        logger = self.config.logger
+        if not self.journal.writes:
+            return []
+        return build_loggers(self.directory, self.first_step, logger.tensorboard, logger.wandb, logger.wandb_project)
 
     def _callbacks(self, data: ImageDataModule, curves: CurveLog, stop: StopRequest) -> list[Callback]:
         """In the order in which they act at a boundary: read and average first, then save, then show."""

@@ -11,12 +11,13 @@ import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from depthlab.errors import InputError
+from depthlab.records.identity import flatten
 
 
 @dataclass
@@ -156,8 +157,17 @@ class TrainConfig:
     schedule: Any = None
 
 
+# The groups whose shape is always the same.
+SECTIONS: dict[str, Any] = {
+    "paths": PathsConfig,
+    "checkpoint": CheckpointConfig,
+    "logger": LoggerConfig,
+    "trainer": TrainerConfig,
+    "data": DataConfig,
+}
+
 # The groups whose shape depends on what was chosen: which key says so, and the class for each choice.
-VARIANTS: dict[str, tuple[str, dict[str, type]]] = {
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "model": ("family", {"cifar": CifarNetConfig}),
     "optimizer": ("name", {"sgd": SGDConfig, "adamw": AdamWConfig}),
     "schedule": (
@@ -215,8 +225,6 @@ NOT_NEGATIVE = (
     "schedule.warmup_factor",
 )
 
-T = TypeVar("T")
-
 
 def nearest(name: str, valid: Sequence[str]) -> str:
     """A clause that points at the valid name closest to `name`, or lists them where none is close."""
@@ -240,8 +248,10 @@ def check(tree: Mapping[str, Any]) -> TrainConfig:
             the message names the key, the value and the nearest valid one.
     """
     tree = dict(tree)
-    parts = {group: _typed(_variant(group, tree.get(group)), tree.get(group), group) for group in VARIANTS}
-    config = _typed(TrainConfig, {key: value for key, value in tree.items() if key not in VARIANTS}, "")
+    parts: dict[str, Any] = {
+        group: _typed(_variant(group, tree.get(group)), tree.get(group), group) for group in VARIANTS
+    }
+    config: TrainConfig = _typed(TrainConfig, {key: value for key, value in tree.items() if key not in VARIANTS}, "")
     for group, part in parts.items():
         setattr(config, group, part)
     _check_values(config)
@@ -253,18 +263,7 @@ def as_dict(config: TrainConfig) -> dict[str, Any]:
     return asdict(config)
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one dict with dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def _variant(group: str, node: Any) -> type:
+def _variant(group: str, node: Any) -> Any:
     key, classes = VARIANTS[group]
     if not isinstance(node, Mapping):
         raise InputError(f"{group} is missing from the configuration.")
@@ -274,7 +273,7 @@ def _variant(group: str, node: Any) -> type:
     return classes[chosen]
 
 
-def _typed(cls: type[T], node: Any, group: str) -> T:
+def _typed(cls: Any, node: Any, group: str) -> Any:
     """`node` as an instance of `cls`; unknown keys, missing keys and wrong types are refused by name."""
     prefix = f"{group}." if group else ""
     _check_keys(cls, node, prefix)
@@ -283,23 +282,22 @@ def _typed(cls: type[T], node: Any, group: str) -> T:
         missing = sorted(OmegaConf.missing_keys(merged))
         if missing:
             raise InputError(f"{prefix}{missing[0]} is missing from the configuration.")
-        return cast(T, OmegaConf.to_object(merged))
+        return OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         key = f"{prefix}{error.full_key or error.key}"
         reason = (error.msg or str(error)).splitlines()[0]
         raise InputError(f"{key}: {reason}.") from None
 
 
-def _check_keys(cls: type, node: Any, prefix: str) -> None:
+def _check_keys(cls: Any, node: Any, prefix: str) -> None:
     if not isinstance(node, Mapping):
         raise InputError(f"{prefix.rstrip('.') or 'configuration'}={node!r}: a group of keys is expected here.")
-    known = {f.name: f for f in fields(cls)}
+    known = [f.name for f in fields(cls)]
     for key, value in node.items():
         if key not in known:
-            raise InputError(f"{prefix}{key}={value}: no such key. {nearest(str(key), tuple(known))}")
-        nested = known[key].default_factory
-        if isinstance(nested, type):
-            _check_keys(nested, value, f"{prefix}{key}.")
+            raise InputError(f"{prefix}{key}={value}: no such key. {nearest(str(key), known)}")
+        if cls is TrainConfig and key in SECTIONS:
+            _check_keys(SECTIONS[key], value, f"{key}.")
 
 
 def _check_values(config: TrainConfig) -> None:
@@ -366,7 +364,7 @@ OmegaConf.register_new_resolver("steps_if_deep", steps_if_deep, replace=True)
 
 def known_keys() -> list[str]:
     """Every dotted key that some configuration has."""
-    keys = [f.name for f in fields(TrainConfig) if f.name not in VARIANTS and not isinstance(f.default_factory, type)]
-    groups = [(f.name, f.default_factory) for f in fields(TrainConfig) if isinstance(f.default_factory, type)]
+    groups = [*SECTIONS.items()]
     groups += [(group, cls) for group, (_, classes) in VARIANTS.items() for cls in classes.values()]
-    return keys + sorted({f"{group}.{f.name}" for group, cls in groups for f in fields(cls)})
+    keys = {f"{group}.{f.name}" for group, cls in groups for f in fields(cls)}
+    return sorted(keys | {f.name for f in fields(TrainConfig)} - {group for group, _ in groups})

@@ -33,7 +33,7 @@ def stratified_split(labels: Indices, size: int, seed: int) -> tuple[Indices, In
 
 def _quotas(counts: Indices, size: int) -> Indices:
     exact = size * counts / counts.sum()
-    quotas = np.floor(exact).astype(np.int64)
+    quotas: Indices = np.floor(exact).astype(np.int64)
     by_remainder = np.argsort(quotas - exact, kind="stable")
     quotas[by_remainder[: size - quotas.sum()]] += 1
     return quotas

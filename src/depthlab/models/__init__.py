@@ -1,6 +1,9 @@
 """The networks, in torch alone: `from depthlab.models import resnet56` needs neither Hydra nor Lightning."""
 
+from collections.abc import Callable
 from functools import partial
+
+from torch import nn
 
 from depthlab.models.blocks import BasicBlock, ZeroPadShortcut
 from depthlab.models.counts import count_macs, count_params
@@ -21,7 +24,7 @@ resnet1202 = partial(cifar_net, 1202, True)
 
 # What `model.family` may say: the function that builds it from the group's other keys. A configuration names a
 # family, never Python code, so that a run directory from a stranger builds one of these or nothing.
-FAMILIES = {"cifar": cifar_net}
+FAMILIES: dict[str, Callable[..., nn.Module]] = {"cifar": cifar_net}
 
 __all__ = [
     "FAMILIES",

@@ -53,7 +53,9 @@ class ResNet(nn.Module):
         x = F.relu(self.bn1(self.conv1(x)))
         for name in self.stage_names:
             x = self.get_submodule(name)(x)
-        return self.fc(x.mean(dim=(2, 3)))  # global average pooling
+        pooled = x.mean(dim=(2, 3))
+        scores: Tensor = self.fc(pooled)
+        return scores
 
 
 def he_init(module: nn.Module) -> None:

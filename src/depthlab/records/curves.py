@@ -66,8 +66,15 @@ def read_curves(directory: Path) -> Curves:
     for row in _rows(path):
         for name, text in row.items():
             if name != "step" and text:
-                curves.setdefault(name, []).append((int(row["step"]), float(text)))
+                curves.setdefault(name, []).append((int(row["step"]), _number(text, path)))
     return curves
+
+
+def _number(text: str, path: Path) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"{path}: {text!r} is not a number.") from None
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

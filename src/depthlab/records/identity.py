@@ -53,7 +53,7 @@ def identify(config: Mapping[str, Any], num_processes: int) -> Identity:
     """
     if config["trainer.precision"] == "auto":
         raise ValueError("trainer.precision=auto: resolve the precision before the run is identified")
-    kept = {key: value for key, value in config.items() if _is_identity(key, value)}
+    kept = {key: value for key, value in config.items() if is_identity(key, value)}
     kept["num_processes"] = num_processes
     run = _digest(kept)
     recipe = _digest({key: value for key, value in kept.items() if key not in REPETITION})
@@ -61,7 +61,19 @@ def identify(config: Mapping[str, Any], num_processes: int) -> Identity:
     return Identity(directory, run, recipe)
 
 
-def _is_identity(key: str, value: Any) -> bool:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one dict with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def is_identity(key: str, value: Any) -> bool:
+    """Whether a key of the flat configuration, at this value, is part of what a run is."""
     if any(key == left_out or key.startswith(f"{left_out}.") for left_out in NOT_IDENTITY):
         return False
     return not (key in NEUTRAL and NEUTRAL[key] == value)

@@ -50,7 +50,8 @@ class Classifier(LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Class scores (n, num_classes) in float32 of images (n, C, H, W)."""
-        return self.network(images).float()
+        scores: Tensor = self.network(images)
+        return scores.float()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The mean cross-entropy of a batch."""

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from depthlab.errors import InputError
 from depthlab.records.curves import CurveFile
@@ -24,7 +23,7 @@ class CurveFileLogger(Logger):
 
     def __init__(self, directory: Path, continue_from: int) -> None:
         super().__init__()
-        self._file = CurveFile(directory, continue_from) if rank_zero_only.rank == 0 else None
+        self._file = CurveFile(directory, continue_from)
 
     @property
     def name(self) -> str:
@@ -36,20 +35,16 @@ class CurveFileLogger(Logger):
         """There is one file a run."""
         return ""
 
-    @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Append one row."""
-        assert self._file is not None
         assert step is not None
         self._file.append(step, metrics)
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """The configuration is in the record."""
 
-    @rank_zero_only
     def finalize(self, status: str) -> None:
         """Close the file."""
-        assert self._file is not None
         self._file.close()
 
 
@@ -73,12 +68,12 @@ def check_loggers(wandb: bool) -> None:
 def build_loggers(
     directory: Path, continue_from: int, tensorboard: bool, wandb: bool, wandb_project: str | None
 ) -> list[Logger]:
-    """The loggers of a run that goes on from step `continue_from`, in its directory."""
+    """The loggers of a run that goes on from step `continue_from`, for the one process that writes."""
     loggers: list[Logger] = [CurveFileLogger(directory, continue_from)]
     if tensorboard:
         # purge_step hides what an earlier stretch logged after the step that this one continues from.
-        purge = {"purge_step": continue_from + 1} if continue_from else {}
-        loggers.append(EventFileLogger(directory.parent, name=directory.name, version="", **purge))
+        purge_step = continue_from + 1 if continue_from else None
+        loggers.append(EventFileLogger(directory.parent, name=directory.name, version="", purge_step=purge_step))
     if wandb:
         # The run's name is its identity, so that a continuation goes on in the same place.
         name = directory.name

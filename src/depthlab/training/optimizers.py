@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -44,4 +45,4 @@ def build_adamw(
 
 
 # What `optimizer.name` may say.
-OPTIMIZERS = {"sgd": build_sgd, "adamw": build_adamw}
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"sgd": build_sgd, "adamw": build_adamw}
