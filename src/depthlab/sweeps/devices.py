@@ -1,0 +1,113 @@
+"""Leases: which device a job gets, and who may have the next one that is free."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from depthlab.errors import InputError
+from depthlab.hardware import Hardware
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A place on each of `devices`, and the CPU threads that go with it, for every process of one job."""
+
+    accelerator: str
+    devices: tuple[str, ...]
+    num_threads: int
+
+    def environment(self) -> dict[str, str]:
+        """The variables that keep a job within its lease."""
+        threads = str(self.num_threads)
+        # A job on the CPU sees no GPU: merely asking one for its name would take memory there.
+        visible = {"gpu": ",".join(self.devices), "cpu": ""}.get(self.accelerator)
+        shown = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+        return {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **shown}
+
+    def __str__(self) -> str:
+        return f"{self.accelerator} {','.join(self.devices)}"
+
+
+class Devices:
+    """The devices of one kind, each with the same number of places."""
+
+    def __init__(self, accelerator: str, names: list[str], places: int, num_threads: int) -> None:
+        """`places` jobs share a device; each process gets `num_threads`."""
+        self._accelerator = accelerator
+        self._places = places
+        self.num_threads = num_threads
+        self._taken = dict.fromkeys(names, 0)
+        self._leases: list[Lease] = []
+
+    @property
+    def num_places(self) -> int:
+        """How many jobs of one process can run at a time."""
+        return len(self._taken) * self._places
+
+    def lease(self, num_devices: int) -> Lease | None:
+        """A place on each of `num_devices` different devices, the emptiest first; None if that many are not free."""
+        num_devices = self._at_most_all(num_devices)
+        free = sorted((name for name in self._taken if self._taken[name] < self._places), key=self._taken.__getitem__)
+        if len(free) < num_devices:
+            return None
+        lease = Lease(self._accelerator, tuple(free[:num_devices]), self.num_threads)
+        for name in lease.devices:
+            self._taken[name] += 1
+        self._leases.append(lease)
+        return lease
+
+    def release(self, lease: Lease) -> None:
+        """Give the places of `lease` back."""
+        self._leases.remove(lease)
+        for name in lease.devices:
+            self._taken[name] -= 1
+
+    def will_free(self, num_devices: int) -> bool:
+        """Whether a job that runs now will, when it ends, leave `num_devices` free at once."""
+        num_devices = self._at_most_all(num_devices)
+        return any(len(lease.devices) >= num_devices for lease in self._leases)
+
+    def _at_most_all(self, num_devices: int) -> int:
+        # Several processes on fewer cores than that are slow but right; GPUs were counted when the job was checked.
+        return min(num_devices, len(self._taken))
+
+
+def find_devices(
+    hardware: Hardware,
+    wanted: Mapping[str, int],
+    jobs_per_device: int | None,
+    environment: Mapping[str, str] = os.environ,
+) -> dict[str, Devices]:
+    """The devices that the jobs of a sweep share, by accelerator.
+
+    Args:
+        hardware: what there is.
+        wanted: for each accelerator, how many processes all jobs together have.
+        jobs_per_device: jobs at a time on one GPU or on the CPU; None for one a GPU, and one a core on the CPU.
+        environment: its CUDA_VISIBLE_DEVICES, where set, names the GPUs that may be used.
+    """
+    # A core that has no job of its own is better used as a second thread of another's.
+    on_cpu = min(jobs_per_device or hardware.cpu_cores, wanted.get("cpu", 0))
+    names = {
+        "gpu": gpu_names(len(hardware.gpus), environment),
+        "cpu": [str(idx) for idx in range(on_cpu)],
+        "mps": ["0"],
+    }
+    places = {"gpu": jobs_per_device or 1, "cpu": 1, "mps": jobs_per_device or 1}
+    total = sum(len(names[kind]) * places[kind] for kind in wanted)
+    num_threads = max(1, hardware.cpu_cores // max(1, total))
+    return {kind: Devices(kind, names[kind], places[kind], num_threads) for kind in wanted}
+
+
+def gpu_names(count: int, environment: Mapping[str, str]) -> list[str]:
+    """What to write into CUDA_VISIBLE_DEVICES for each of `count` visible GPUs: a number or a UUID."""
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return [str(idx) for idx in range(count)]
+    # CUDA stops at the first name that is no device, so the visible ones are the first `count`.
+    names = [name.strip() for name in visible.split(",")][:count]
+    if len(set(names)) != len(names):
+        raise InputError(f"CUDA_VISIBLE_DEVICES={visible}: a device is named twice.")
+    return names

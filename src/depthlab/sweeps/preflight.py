@@ -1,0 +1,147 @@
+"""Before the first job: every configuration checked, clashes found, all of it frozen on disk."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from depthlab.errors import InputError
+from depthlab.hardware import Hardware, resolve
+from depthlab.records.identity import flatten, identify
+from depthlab.schema import TrainConfig, as_dict, check
+from depthlab.sweeps.job import Entry, Job, labels
+from depthlab.sweeps.standing import standing
+
+SHOWN = 5  # mistakes; a wrong word in the command line is usually wrong in every job
+
+
+@dataclass(frozen=True)
+class Request:
+    """A job as Hydra composed it."""
+
+    overrides: tuple[str, ...]
+    composed: DictConfig
+
+
+def check_all(requests: Sequence[Request], hardware: Hardware) -> tuple[list[Job], list[str]]:
+    """The jobs, each run once, and a line for each that was asked for twice.
+
+    Raises:
+        InputError: one or more of them cannot run, or two would be the same run in different ways.
+    """
+    mistakes: dict[str, list[int]] = {}
+    configs: list[TrainConfig] = []
+    for idx, request in enumerate(requests):
+        try:
+            configs.append(_check(request.composed, hardware))
+        except InputError as error:
+            mistakes.setdefault(str(error), []).append(idx)
+    if mistakes:
+        raise InputError(_describe_mistakes(mistakes, requests))
+    return _without_repetitions(_as_jobs(requests, configs))
+
+
+def examine(jobs: Sequence[Job]) -> list[Entry]:
+    """The jobs with what is on disk of each: finished, held by another process, or still to be done.
+
+    Raises:
+        InputError: a record that is there cannot be read.
+    """
+    return [Entry(job, state) for job in jobs for state in [standing(job, repeat=job.config.rerun)]]
+
+
+def freeze(entries: Sequence[Entry], sweep_dir: Path, num_threads: Mapping[str, int]) -> Path:
+    """Write the configuration of every job into a new folder of `sweep_dir`; editing configs/ changes nothing then.
+
+    Args:
+        entries: the jobs that are still to be done.
+        sweep_dir: where the sweeps of one name are kept.
+        num_threads: for each accelerator the CPU threads of a process, where its configuration does not say.
+    """
+    folder = sweep_dir / datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
+    try:
+        (folder / "configs").mkdir(parents=True)
+        (folder / "jobs").mkdir()
+        for entry in entries:
+            _write(frozen_path(folder, entry.job), entry.job, num_threads[entry.job.accelerator])
+    except OSError as error:
+        reason = f"{folder} cannot be written ({error.strerror})."
+        raise InputError(f"{reason} Choose another place with paths.log_dir=...") from None
+    return folder
+
+
+def frozen_path(folder: Path, job: Job) -> Path:
+    """Where the frozen configuration of `job` lies in a sweep's folder."""
+    return folder / "configs" / f"{file_name(job)}.json"
+
+
+def file_name(job: Job) -> str:
+    """What the files of one job in a sweep's folder are called; the number keeps them in order."""
+    return f"{job.idx:03d}-{job.directory.name}"
+
+
+def _check(composed: DictConfig, hardware: Hardware) -> TrainConfig:
+    try:
+        own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+        tree: Any = OmegaConf.to_container(own, resolve=True)
+    except OmegaConfBaseException as error:
+        raise InputError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
+    config = check(tree)
+    config.trainer = resolve(config.trainer, hardware)
+    return config
+
+
+def _as_jobs(requests: Sequence[Request], configs: Sequence[TrainConfig]) -> list[Job]:
+    names = [f"{config.model.name} seed {config.seed}" for config in configs]
+    named = labels([request.overrides for request in requests], names)
+    jobs = []
+    for idx, (request, config, label) in enumerate(zip(requests, configs, named, strict=True)):
+        identity = identify(flatten(as_dict(config)), config.trainer.devices)
+        directory = Path(config.paths.log_dir) / config.name / identity.directory
+        command = shlex.join(["python", "train.py", *request.overrides])
+        jobs.append(Job(idx, label, command, config, identity, directory))
+    return jobs
+
+
+def _without_repetitions(jobs: Sequence[Job]) -> tuple[list[Job], list[str]]:
+    kept: dict[Path, Job] = {}
+    lines = []
+    for job in jobs:
+        first = kept.setdefault(job.directory, job)
+        if first is job:
+            continue
+        ours, theirs = flatten(as_dict(job.config)), flatten(as_dict(first.config))
+        different = [key for key in ours if ours[key] != theirs[key]]
+        if different:
+            raise InputError(
+                f"Jobs {first.idx} and {job.idx} would share the directory {job.directory}: they differ in "
+                f"{', '.join(different)} only, which does not change what a run is. Sweep over something else, "
+                "or give each a name=... of its own. Nothing was started."
+            )
+        lines.append(f"job {job.idx} ({job.label}) is the same run as job {first.idx}: it runs once")
+    return list(kept.values()), lines
+
+
+def _describe_mistakes(mistakes: Mapping[str, Sequence[int]], requests: Sequence[Request]) -> str:
+    lines = [f"{sum(map(len, mistakes.values()))} of {len(requests)} jobs cannot run; nothing was started."]
+    for message, idxs in list(mistakes.items())[:SHOWN]:
+        more = f" and {len(idxs) - 1} more" if len(idxs) > 1 else ""
+        lines.append(f"  job {idxs[0]} ({' '.join(requests[idxs[0]].overrides)}){more}: {message}")
+    if len(mistakes) > SHOWN:
+        lines.append(f"  and {len(mistakes) - SHOWN} other mistakes")
+    return "\n".join(lines)
+
+
+def _write(path: Path, job: Job, num_threads: int) -> None:
+    config = job.config
+    trainer = replace(config.trainer, num_threads=config.trainer.num_threads or num_threads)
+    tree = as_dict(replace(config, trainer=trainer))
+    path.write_text(json.dumps({"command": job.command, "config": tree}, indent=2), encoding="utf-8")

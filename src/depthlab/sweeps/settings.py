@@ -1,0 +1,35 @@
+"""How a sweep is to be run: the keys of hydra/launcher=pool, checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from depthlab.errors import InputError
+from depthlab.schema import nearest
+
+ON_ERROR = ("continue", "stop")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """See configs/hydra/launcher/pool.yaml."""
+
+    jobs_per_device: int | None = None
+    on_error: str = "continue"
+    retries: int = 0
+
+
+def check_settings(jobs_per_device: Any, on_error: Any, retries: Any) -> Settings:
+    """The settings, or an InputError that names the key, the value and what it may be."""
+    if jobs_per_device is not None and (not _is_count(jobs_per_device) or jobs_per_device < 1):
+        raise InputError(f"hydra.launcher.jobs_per_device={jobs_per_device}: a whole number from 1 on, or null.")
+    if on_error not in ON_ERROR:
+        raise InputError(f"hydra.launcher.on_error={on_error}: no such choice. {nearest(str(on_error), ON_ERROR)}")
+    if not _is_count(retries) or retries < 0:
+        raise InputError(f"hydra.launcher.retries={retries}: a whole number from 0 on.")
+    return Settings(jobs_per_device, on_error, retries)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,47 @@
+"""The launcher that `-m` uses, as Hydra finds it; the work is in depthlab.sweeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.utils import JobReturn, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class PoolLauncher(Launcher):
+    """Runs the jobs of a sweep on this machine, each in a process of its own, over the devices there are."""
+
+    def __init__(self, jobs_per_device: int | None = None, on_error: str = "continue", retries: int = 0) -> None:
+        """The keys of configs/hydra/launcher/pool.yaml, where they are explained."""
+        self._settings = (jobs_per_device, on_error, retries)
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keep what composes the jobs; the task function runs in the jobs' own processes, not here."""
+        self._loader = hydra_context.config_loader
+        self._config = config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Check all jobs, then run them.
+
+        Raises:
+            InputError: a job cannot run; none was started.
+            SystemExit: not all jobs finished or diverged.
+        """
+        # Every start of train.py, --help included, imports the plugins: what only a sweep needs is imported here.
+        from depthlab.sweeps.launch import launch
+        from depthlab.sweeps.preflight import Request
+        from depthlab.sweeps.settings import check_settings
+
+        setup_globals()
+        settings = check_settings(*self._settings)
+        requests = [
+            Request(tuple(overrides), self._loader.load_sweep_config(self._config, list(overrides)))
+            for overrides in job_overrides
+        ]
+        code = launch(requests, Path(self._config.hydra.sweep.dir), settings)
+        if code:
+            raise SystemExit(code)
+        return []

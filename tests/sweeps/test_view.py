@@ -1,0 +1,102 @@
+"""What a person sees of a sweep while it runs and afterwards."""
+
+import io
+import json
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from depthlab.sweeps import view
+from depthlab.sweeps.devices import Lease
+from depthlab.sweeps.estimate import Known, sweep_seconds
+from depthlab.sweeps.job import Entry, State, labels
+from depthlab.sweeps.view import Lines, LiveTable, jobs_table, remaining, summary
+
+NOTHING = Known({}, {})
+
+
+def entry(idx: int, state: State, directory: Path = Path("nowhere"), **more: object) -> Entry:
+    config = SimpleNamespace(
+        trainer=SimpleNamespace(max_steps=100), data=SimpleNamespace(name="digits"), model=SimpleNamespace(name="m")
+    )
+    job = SimpleNamespace(idx=idx, label=f"m seed {idx}", directory=directory, config=config, accelerator="cpu")
+    return Entry(job, state, **more)
+
+
+def running(directory: Path) -> Entry:
+    said = {"step": 40, "max_steps": 100, "train_err": 31.25, "seconds_left": 60.0}
+    (directory / "progress.json").write_text(json.dumps(said))
+    return entry(0, State.RUNNING, directory, lease=Lease("gpu", ("3",), 1), started_at=time.time() - 40)
+
+
+def text_of(drawn: object) -> str:
+    console = Console(file=io.StringIO(), width=140)
+    console.print(drawn)
+    return console.file.getvalue()
+
+
+def test_the_table_shows_what_runs_waits_and_failed(tmp_path):
+    failed = entry(1, State.FAILED, reason="exit code 3", tail=["first", "MemoryError: too big"])
+    shown = text_of(jobs_table([entry(2, State.WAITING), running(tmp_path), failed], rows=9))
+    lines = [line.split() for line in shown.splitlines()]
+    assert [line[2] for line in lines[1:]] == ["1", "0", "2"]  # what needs attention first
+    assert "exit code 3 | MemoryError: too big" in shown
+    for cell in ("gpu 3", "40 / 100", "31.25 %", "0:01:00"):
+        assert cell in shown
+
+
+def test_a_long_queue_is_cut_to_the_height_of_the_terminal():
+    shown = text_of(jobs_table([entry(idx, State.WAITING) for idx in range(50)], rows=5))
+    assert len(shown.splitlines()) == 7
+    assert "and 45 more" in shown
+
+
+def test_progress_of_an_earlier_attempt_is_not_shown(tmp_path):
+    stale = running(tmp_path)
+    stale.started_at = time.time() + 5
+    assert "40 / 100" not in text_of(jobs_table([stale], rows=5))
+
+
+def test_time_left_counts_running_and_waiting_jobs_over_the_places(tmp_path):
+    entries = [running(tmp_path), *(entry(idx, State.WAITING) for idx in (1, 2, 3))]
+    # The running one takes 40 + 60 seconds, which is what the three others are thought to take too.
+    assert remaining(NOTHING, 2)(entries) == pytest.approx((60 + 300) / 2, abs=1)
+    known = Known({("digits", "m", "cpu"): 2.0}, {})
+    assert remaining(known, 2)(entries) == pytest.approx((60 + 600) / 2, abs=1)
+
+
+def test_time_left_is_not_known_before_any_job_says_something():
+    assert remaining(NOTHING, 2)([entry(1, State.WAITING)]) is None
+    assert summary([entry(1, State.WAITING)], None) == "sweep: 1 waiting; time left -"
+
+
+def test_a_sweep_takes_no_less_than_its_longest_job():
+    assert sweep_seconds([10.0, 100.0], num_places=8) == 100.0
+
+
+def test_without_a_terminal_a_line_about_everything_comes_now_and_then(tmp_path, monkeypatch):
+    console = Console(file=io.StringIO(), width=200)
+    lines = Lines(console, remaining(NOTHING, 1), 1)
+    lines.refresh([running(tmp_path)])
+    assert console.file.getvalue() == ""
+    monkeypatch.setattr(view, "LINE_EVERY_SECONDS", 0.0)
+    lines.refresh([running(tmp_path)])
+    assert "m seed 0 step 40/100, train error 31.25 %, 0:01:00 left" in console.file.getvalue()
+
+
+def test_the_live_table_goes_and_the_lines_stay(tmp_path):
+    console = Console(file=io.StringIO(), width=140, force_terminal=True)
+    table = LiveTable(console, remaining(NOTHING, 1), 1)
+    table.refresh([running(tmp_path)])
+    table.ended(entry(0, State.FINISHED, tail=["m seed 0: test error 8.31 %"]))
+    table.close()
+    assert "40 / 100" in console.file.getvalue()
+    assert "[1/1] m seed 0: test error 8.31 %" in console.file.getvalue()
+
+
+def test_labels_name_only_what_differs():
+    overrides = [["model=a", "seed=1", "data=digits", "+x.y=1"], ["model=a", "seed=1", "data=digits"]]
+    assert labels(overrides, ["a seed 1"] * 2) == ["a seed 1 x.y=1", "a seed 1"]
