@@ -47,9 +47,12 @@ def read_cifar10(data_dir: Path) -> ImageSource:
     from torchvision.datasets import CIFAR10
 
     _obtain(CIFAR10, data_dir, CIFAR10.base_folder, "CIFAR-10")
-    sums = dict([*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])])
-    _check_files(data_dir / CIFAR10.base_folder, sums)
-    train, test = (CIFAR10(str(data_dir), train=is_train) for is_train in (True, False))
+    try:
+        train, test = (CIFAR10(str(data_dir), train=is_train) for is_train in (True, False))
+    except RuntimeError:  # torchvision has checked every file's MD5 before it unpickled one, and names none
+        sums = dict([*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])])
+        _check_files(data_dir / CIFAR10.base_folder, sums)
+        raise
     return ImageSource(train.data, np.asarray(train.targets), test.data, np.asarray(test.targets), tuple(train.classes))
 
 

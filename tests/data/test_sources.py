@@ -1,0 +1,275 @@
+"""Reading the data sets: intact or not at all, downloaded whole or not at all, and in their official split."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from torchvision.datasets import CIFAR10
+
+from depthlab.data import sources
+from depthlab.data.sources import ImageSource, fingerprint, read_cifar10, read_digits, read_mnist
+from depthlab.errors import InputError
+
+CIFAR_BATCHES = [*(f"data_batch_{idx}" for idx in range(1, 6)), "test_batch"]
+MNIST_FILES = list(sources.MNIST_MD5)
+Read = Callable[[Path], ImageSource]
+
+
+def small_images(seed: int, count: int, size: int, channels: int) -> np.ndarray:
+    return np.random.RandomState(seed).randint(0, 256, (count, size, size, channels)).astype(np.uint8)
+
+
+def md5(path: Path) -> str:
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+def write_cifar(data_dir: Path) -> None:
+    """Three images a file, in the official format: pickled rows of 3,072 bytes, channels first."""
+    folder = data_dir / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    for seed, name in enumerate(CIFAR_BATCHES):
+        rows = small_images(seed, 3, 32, 3).transpose(0, 3, 1, 2).reshape(3, -1)
+        (folder / name).write_bytes(pickle.dumps({"data": rows, "labels": [seed, 1, 2]}))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [f"class {idx}" for idx in range(10)]}))
+
+
+def write_mnist(data_dir: Path) -> None:
+    """Five training and three test images in the official format: a big-endian header, then bytes."""
+    folder = data_dir / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    for seed, (part, count) in enumerate([("train", 5), ("t10k", 3)]):
+        header = np.array([2051, count, 28, 28], ">i4").tobytes()
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(header + small_images(seed, count, 28, 1).tobytes())
+        header = np.array([2049, count], ">i4").tobytes()
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(header + bytes(range(seed, seed + count)))
+
+
+def accept(monkeypatch: pytest.MonkeyPatch, data_dir: Path) -> None:
+    """Make the sums of the small files the official ones."""
+    folder = data_dir / "cifar-10-batches-py"
+    if folder.exists():
+        sums = [[name, md5(folder / name)] for name in CIFAR_BATCHES]
+        monkeypatch.setattr(CIFAR10, "train_list", sums[:5])
+        monkeypatch.setattr(CIFAR10, "test_list", sums[5:])
+        monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": md5(folder / "batches.meta")})
+    raw = data_dir / "MNIST" / "raw"
+    if raw.exists():
+        monkeypatch.setattr(sources, "MNIST_MD5", {name: md5(raw / name) for name in MNIST_FILES})
+
+
+@pytest.fixture
+def small_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Both data sets, small, in the official formats."""
+    write_cifar(tmp_path)
+    write_mnist(tmp_path)
+    accept(monkeypatch, tmp_path)
+    return tmp_path
+
+
+def test_cifar10_is_read_in_its_official_split(small_files: Path) -> None:
+    source = read_cifar10(small_files)
+    expected = np.concatenate([small_images(seed, 3, 32, 3) for seed in range(5)])
+    np.testing.assert_array_equal(source.train_images, expected)
+    np.testing.assert_array_equal(source.test_images, small_images(5, 3, 32, 3))
+    assert source.train_labels.tolist() == [label for seed in range(5) for label in (seed, 1, 2)]
+    assert source.test_labels.tolist() == [5, 1, 2]
+    assert source.classes == tuple(f"class {idx}" for idx in range(10))
+
+
+def test_mnist_is_read_in_its_official_split_and_not_pooled(small_files: Path) -> None:
+    source = read_mnist(small_files)
+    np.testing.assert_array_equal(source.train_images, small_images(0, 5, 28, 1))
+    np.testing.assert_array_equal(source.test_images, small_images(1, 3, 28, 1))
+    assert source.train_labels.tolist() == [0, 1, 2, 3, 4]
+    assert source.test_labels.tolist() == [1, 2, 3]
+    assert source.classes == tuple("0123456789")
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def alter(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [cut_short, alter, Path.unlink])
+@pytest.mark.parametrize(
+    ("read", "folder", "name"),
+    [(read_cifar10, "cifar-10-batches-py", name) for name in [*CIFAR_BATCHES, "batches.meta"]]
+    + [(read_mnist, "MNIST/raw", name) for name in MNIST_FILES],
+)
+def test_a_damaged_file_is_refused_by_name(
+    small_files: Path, read: Read, folder: str, name: str, damage: Callable[[Path], None]
+) -> None:
+    path = small_files / folder / name
+    damage(path)
+    reason = "cannot be read" if damage is Path.unlink else "cut short or altered"
+    with pytest.raises(InputError, match=rf"{name} .*{reason}[\s\S]*Remove .*DEPTHLAB_DATA_DIR"):
+        read(small_files)
+
+
+class Trap:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("name", [*CIFAR_BATCHES, "batches.meta"])
+def test_nothing_is_unpickled_before_all_sums_are_checked(small_files: Path, name: str) -> None:
+    sprung = small_files / "sprung"
+    (small_files / "cifar-10-batches-py" / name).write_bytes(pickle.dumps(Trap(sprung)))
+    with pytest.raises(InputError, match=name):
+        read_cifar10(small_files)
+    assert not sprung.exists()
+    pickle.loads(pickle.dumps(Trap(sprung)))
+    assert sprung.exists()
+
+
+def fake_dataset(monkeypatch: pytest.MonkeyPatch, download: Callable[[Path], None]) -> list[Path]:
+    """Put a class in place of torchvision's MNIST whose download calls `download`; where it was asked to."""
+    from torchvision.datasets import MNIST
+
+    calls: list[Path] = []
+
+    class Fake(MNIST):
+        def __init__(self, root: str, train: bool = True, download: bool = False) -> None:
+            if download:
+                calls.append(Path(root))
+                fetch(Path(root))
+            super().__init__(root, train=train)
+
+        @property
+        def raw_folder(self) -> str:  # torchvision derives it from the class's name
+            return str(Path(self.root) / "MNIST" / "raw")
+
+    fetch = download
+    monkeypatch.setattr("torchvision.datasets.MNIST", Fake)
+    return calls
+
+
+def test_absent_data_that_cannot_be_downloaded_says_where_it_looked_and_what_to_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(root: Path) -> None:
+        (root / "MNIST" / "raw").mkdir(parents=True)
+        raise OSError("no route to host")
+
+    fake_dataset(monkeypatch, fail)
+    data_dir = tmp_path / "data"
+    with pytest.raises(InputError) as caught:
+        read_mnist(data_dir)
+    for part in (str(data_dir / "MNIST" / "raw"), "no route to host", "DEPTHLAB_DATA_DIR", "data=digits"):
+        assert part in str(caught.value)
+    assert [path.name for path in data_dir.iterdir() if not path.name.endswith(".lock")] == []
+
+
+def test_a_download_lands_whole_by_rename_and_cannot_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    timeouts = []
+
+    def succeed(root: Path) -> None:
+        assert root.parent == tmp_path  # the same file system: a rename suffices
+        write_mnist(root)
+        assert not (tmp_path / "MNIST").exists()
+        timeouts.append(socket.getdefaulttimeout())
+        accept(monkeypatch, root)
+
+    calls = fake_dataset(monkeypatch, succeed)
+    for _ in range(2):
+        assert len(read_mnist(tmp_path).train_images) == 5
+    assert len(calls) == 1
+    assert not calls[0].exists()
+    assert timeouts == [sources.DOWNLOAD_TIMEOUT_SECONDS]
+    assert socket.getdefaulttimeout() is None
+
+
+def test_two_at_once_download_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(root: Path) -> None:
+        time.sleep(0.3)  # long enough for the other thread to find no folder either
+        write_mnist(root)
+        accept(monkeypatch, root)
+
+    calls = fake_dataset(monkeypatch, slow)
+    threads = [threading.Thread(target=read_mnist, args=(tmp_path,)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(calls) == 1
+
+
+def test_digits_are_1797_images_split_for_ever(tmp_path: Path) -> None:
+    source = read_digits(tmp_path / "not used")
+    assert source.train_images.shape == (1437, 8, 8, 1)
+    assert source.test_images.shape == (360, 8, 8, 1)
+    assert (source.train_images.dtype, source.train_labels.dtype) == (np.uint8, np.int64)
+    assert (source.train_images.min(), source.train_images.max()) == (0, 255)
+    assert set(np.bincount(source.test_labels)) <= {35, 36, 37}
+    assert source.classes == tuple("0123456789")
+    images_and_labels = [source.train_images, source.train_labels, source.test_images, source.test_labels]
+    assert fingerprint(images_and_labels) == "6a009a142edf9ee6"
+
+
+def test_train_and_test_digits_share_no_image() -> None:
+    source = read_digits(Path())
+    train, test = ({image.tobytes() for image in part} for part in (source.train_images, source.test_images))
+    assert not train & test
+
+
+def test_a_fingerprint_sees_one_changed_byte_and_the_order() -> None:
+    images = small_images(0, 4, 8, 1)
+    changed = images.copy()
+    changed[2, 3, 4, 0] ^= 1
+    prints = {fingerprint(arrays) for arrays in ([images], [changed], [images[::-1]], [images, images])}
+    assert len(prints) == 4
+    assert fingerprint([images]) == fingerprint([images.copy()])
+
+
+@pytest.mark.real_data
+def test_real_cifar10_has_its_official_sizes_and_test_split(data_dir: Path) -> None:
+    source = read_cifar10(data_dir)
+    assert source.train_images.shape == (50_000, 32, 32, 3)
+    assert np.bincount(source.train_labels).tolist() == [5000] * 10
+    np.testing.assert_array_equal(source.test_images, CIFAR10(str(data_dir), train=False).data)
+    assert np.bincount(source.test_labels).tolist() == [1000] * 10
+    assert source.classes[:2] == ("airplane", "automobile")
+
+
+@pytest.mark.real_data
+def test_real_mnist_has_its_official_sizes_and_test_split(data_dir: Path) -> None:
+    from torchvision.datasets import MNIST
+
+    source = read_mnist(data_dir)
+    assert source.train_images.shape == (60_000, 28, 28, 1)
+    np.testing.assert_array_equal(source.test_images[..., 0], MNIST(str(data_dir), train=False).data.numpy())
+    assert np.bincount(source.test_labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+
+
+@pytest.mark.real_data
+def test_one_changed_byte_of_real_mnist_is_refused(data_dir: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    for name in MNIST_FILES:
+        (folder / name).symlink_to(data_dir / "MNIST" / "raw" / name)
+    labels = folder / "t10k-labels-idx1-ubyte"
+    content = labels.read_bytes()
+    labels.unlink()
+    labels.write_bytes(content[:5000] + bytes([(content[5000] + 1) % 10]) + content[5001:])
+    with pytest.raises(InputError, match="t10k-labels-idx1-ubyte is cut short or altered"):
+        read_mnist(tmp_path)

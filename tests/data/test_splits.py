@@ -1,0 +1,64 @@
+"""Images set aside: how many, of which classes, and always the same ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from depthlab.data.splits import stratified_split
+
+LABELS = np.arange(100) % 10
+# Classes of 50, 30, 15 and 5 images, shuffled.
+UNEVEN = np.random.RandomState(7).permutation(np.repeat(np.arange(4), [50, 30, 15, 5]))
+# RandomState's streams are frozen (NEP 19): these indices may never change, or old runs lose their split.
+GOLDEN = [7, 13, 15, 19, 20, 22, 24, 26, 29, 31, 32, 36, 51, 54, 63, 78, 80, 85, 88, 97]
+
+
+@pytest.mark.parametrize("labels", [LABELS, UNEVEN])
+@pytest.mark.parametrize("size", [0, 1, 10, 33, 99, 100])
+def test_parts_are_disjoint_whole_and_ascending(labels: np.ndarray, size: int) -> None:
+    stays, aside = stratified_split(labels, size, seed=3)
+    assert len(aside) == size
+    assert sorted([*stays, *aside]) == list(range(len(labels)))
+    assert list(stays) == sorted(stays)
+    assert list(aside) == sorted(aside)
+    assert aside.dtype == stays.dtype == np.int64
+
+
+@pytest.mark.parametrize("size", [1, 20, 37, 50])
+def test_every_class_gives_its_share(size: int) -> None:
+    for labels in (LABELS, UNEVEN):
+        _, aside = stratified_split(labels, size, seed=0)
+        exact = size * np.bincount(labels) / len(labels)
+        assert np.all(np.abs(np.bincount(labels[aside], minlength=len(exact)) - exact) < 1)
+
+
+@pytest.mark.parametrize(
+    ("size", "quotas"),
+    [
+        (9, [5, 3, 1, 0]),  # shares of 4.5, 2.7, 1.35 and 0.45
+        (10, [5, 3, 2, 0]),  # 5, 3, 1.5 and 0.5: of equal remainders the first class rounds up
+    ],
+)
+def test_the_largest_remainders_are_rounded_up(size: int, quotas: list[int]) -> None:
+    _, aside = stratified_split(UNEVEN, size, seed=0)
+    assert np.bincount(UNEVEN[aside], minlength=4).tolist() == quotas
+
+
+def test_which_images_is_fixed_for_ever() -> None:
+    assert stratified_split(LABELS, 20, seed=0)[1].tolist() == GOLDEN
+
+
+def test_another_seed_sets_other_images_aside() -> None:
+    assert stratified_split(LABELS, 20, seed=1)[1].tolist() != GOLDEN
+
+
+def test_images_are_drawn_from_the_whole_class_not_from_its_beginning() -> None:
+    aside = stratified_split(np.zeros(1000, dtype=np.int64), 100, seed=0)[1]
+    assert 400 < aside.mean() < 600
+
+
+@pytest.mark.parametrize("size", [-1, 101])
+def test_a_size_that_cannot_be_set_aside_is_refused(size: int) -> None:
+    with pytest.raises(ValueError, match=f"cannot set aside {size} of 100"):
+        stratified_split(LABELS, size, seed=0)

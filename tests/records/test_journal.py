@@ -1,0 +1,91 @@
+"""The record of a run while it grows, over several stretches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from depthlab.records import journal
+from depthlab.records.identity import Identity
+from depthlab.records.journal import Journal
+from depthlab.records.record import read_record
+
+CONFIG = {"name": "runs", "seed": 0, "trainer": {"precision": "32-true", "devices": 2}}
+
+
+class Machine:
+    """A clock and library versions that a test changes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.versions = 500.0, {"torch": "1"}
+        monkeypatch.setattr(journal.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(journal, "versions", lambda: dict(self.versions))
+        monkeypatch.setattr(journal, "git_state", lambda: {"commit": "abc", "dirty": False})
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    return Machine(monkeypatch)
+
+
+def opened(
+    directory: Path, first_step: int = 0, existing: dict[str, Any] | None = None, writes: bool = True
+) -> Journal:
+    return Journal(
+        directory,
+        Identity("digits-net-seed0-12345678", "12345678", "87654321"),
+        CONFIG,
+        "python train.py",
+        device="cpu: a",
+        num_threads=3,
+        first_step=first_step,
+        images_per_step=10,
+        existing=existing or {},
+        writes=writes,
+    )
+
+
+def test_a_new_record_says_what_runs_where(tmp_path: Path, machine: Machine) -> None:
+    opened(tmp_path).write()
+    record = read_record(tmp_path)
+    assert (record["status"], record["name"], record["seed"], record["steps"]) == ("running", "runs", 0, 0)
+    assert (record["run"], record["recipe"]) == ("digits-net-seed0-12345678", "87654321")
+    assert (record["device"], record["num_threads"], record["num_processes"]) == ("cpu: a", 3, 2)
+    assert (record["precision"], record["versions"], record["git"]["commit"]) == ("32-true", {"torch": "1"}, "abc")
+    assert record["config"] == CONFIG
+    assert record["finished_at"] is None
+    assert opened(tmp_path).changes() == []
+
+
+def test_time_and_speed_add_up_over_stretches(tmp_path: Path, machine: Machine) -> None:
+    first = opened(tmp_path)
+    machine.now += 30
+    first.note(40, training_seconds=20.0)
+    second = opened(tmp_path, first_step=40, existing=read_record(tmp_path))
+    machine.now += 15
+    second.close("finished", 60, training_seconds=5.0, metrics={"test/err": 8.0})
+    record = read_record(tmp_path)
+    assert (record["status"], record["steps"], record["metrics"]) == ("finished", 60, {"test/err": 8.0})
+    assert record["wall_seconds"] == 45
+    assert record["images_per_second"] == pytest.approx(600 / 25)
+    stretches = record["stretches"]
+    assert [(part["from_step"], part["to_step"], part["wall_seconds"]) for part in stretches] == [
+        (0, 40, 30),
+        (40, 60, 15),
+    ]
+    assert record["started_at"] == stretches[0]["started_at"]
+    assert record["finished_at"] is not None
+
+
+def test_a_continuation_under_others_says_so(tmp_path: Path, machine: Machine) -> None:
+    opened(tmp_path).write()
+    machine.versions["torch"] = "2"
+    changes = opened(tmp_path, existing=read_record(tmp_path)).changes()
+    assert changes == ["versions was {'torch': '1'} and is now {'torch': '2'}"]
+
+
+def test_other_processes_than_the_first_write_nothing(tmp_path: Path, machine: Machine) -> None:
+    opened(tmp_path, writes=False).close("finished", 60, 1.0)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,129 @@
+"""record.json: what is written comes back, and nothing else is taken for a record."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from depthlab.errors import InputError
+from depthlab.records.record import REQUIRED, STATUSES, VERSION, find_records, read_record, write_record
+
+RECORD: dict[str, Any] = {
+    "status": "finished",
+    "name": "runs",
+    "seed": 0,
+    "command": "python train.py",
+    "config": {"optimizer": {"lr": 0.1}},
+    "model": {},
+    "data": {},
+    "metrics": {"test/err": 8.310000000000001, "val/err": None},
+    "steps": 64_000,
+}
+
+
+def put(directory: Path, content: bytes | str | dict[str, Any]) -> None:
+    if isinstance(content, dict):
+        content = json.dumps(content)
+    (directory / "record.json").write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def test_what_is_written_comes_back_with_its_version(tmp_path: Path) -> None:
+    write_record(tmp_path, RECORD)
+    assert read_record(tmp_path) == {"version": VERSION, **RECORD}
+    assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
+
+
+def test_nan_and_infinity_become_null_at_any_depth(tmp_path: Path) -> None:
+    values = {"a": math.nan, "b": [math.inf, 1.5, (-math.inf,)], "c": {"d": math.nan}}
+    write_record(tmp_path, {**RECORD, "metrics": values})
+    assert read_record(tmp_path)["metrics"] == {"a": None, "b": [None, 1.5, [None]], "c": {"d": None}}
+    assert "NaN" not in (tmp_path / "record.json").read_text()
+
+
+def test_a_record_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) -> None:
+    write_record(tmp_path, RECORD)
+    with pytest.raises(TypeError):
+        write_record(tmp_path, {**RECORD, "device": object()})
+    assert read_record(tmp_path)["steps"] == 64_000
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "damaged"),
+        ('{"version": 1, "status": "fin', "damaged"),
+        (b"\xff\xfe\x00", "damaged"),
+        ("[]", "no version"),
+        ("7", "no version"),
+        ("{}", "no version"),
+        ({**RECORD, "version": "1"}, "no version"),
+        ({**RECORD, "version": VERSION + 1}, rf"version {VERSION + 1}; .* up to {VERSION}\. Use a newer"),
+        ({**RECORD, "version": VERSION, "status": "done"}, "'done' is none of running, finished, failed, diverged"),
+        ({**RECORD, "version": VERSION, "seed": True}, "'seed'"),
+        ({**RECORD, "version": VERSION, "metrics": []}, "'metrics'"),
+    ],
+)
+def test_a_file_that_is_no_whole_record_is_refused(tmp_path: Path, content: Any, message: str) -> None:
+    put(tmp_path, content)
+    with pytest.raises(InputError, match=message):
+        read_record(tmp_path)
+
+
+@pytest.mark.parametrize("key", list(REQUIRED))
+def test_a_missing_key_is_named(tmp_path: Path, key: str) -> None:
+    put(tmp_path, {"version": VERSION, **{name: value for name, value in RECORD.items() if name != key}})
+    with pytest.raises(InputError, match=f"{key!r} is missing"):
+        read_record(tmp_path)
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_every_status_is_accepted(tmp_path: Path, status: str) -> None:
+    write_record(tmp_path, {**RECORD, "status": status})
+    assert read_record(tmp_path)["status"] == status
+
+
+def test_a_record_cut_anywhere_is_refused(tmp_path: Path) -> None:
+    write_record(tmp_path, RECORD)
+    whole = (tmp_path / "record.json").read_bytes()
+    for length in range(0, len(whole) - 2, 7):
+        put(tmp_path, whole[:length])
+        with pytest.raises(InputError, match="damaged"):
+            read_record(tmp_path)
+
+
+@pytest.mark.xfail(strict=True, reason="RecursionError, ValueError and IsADirectoryError pass through; reported")
+@pytest.mark.parametrize("content", ["[" * 100_000, "1" * 5000, None], ids=["deep", "long", "a folder"])
+def test_whatever_else_lies_there_is_refused_too(tmp_path: Path, content: str | None) -> None:
+    if content is None:
+        (tmp_path / "record.json").mkdir()
+    else:
+        put(tmp_path, content)
+    with pytest.raises(InputError):
+        read_record(tmp_path)
+
+
+def test_a_directory_without_a_record_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"not a run directory: it holds no record\.json"):
+        read_record(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="not a directory"):
+        read_record(tmp_path / "file")
+
+
+def test_records_are_found_in_order_and_not_where_they_were_set_aside(tmp_path: Path) -> None:
+    for name in ("b/run-2", "b/run-1", "a/run", "b/.aside/run-1", ".trash/run"):
+        (tmp_path / name).mkdir(parents=True)
+        write_record(tmp_path / name, RECORD)
+    assert [str(path.relative_to(tmp_path)) for path in find_records(tmp_path)] == ["a/run", "b/run-1", "b/run-2"]
+    assert list(find_records(tmp_path / "a/run")) == [tmp_path / "a/run"]
+
+
+def test_a_hidden_folder_above_the_root_hides_nothing(tmp_path: Path) -> None:
+    root = tmp_path / ".cache" / "logs"
+    (root / "run").mkdir(parents=True)
+    write_record(root / "run", RECORD)
+    assert list(find_records(root)) == [root / "run"]

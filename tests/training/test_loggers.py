@@ -1,0 +1,70 @@
+"""Who is told about the curves, and that a continuation doubles nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from depthlab.errors import InputError
+from depthlab.records.curves import read_curves
+from depthlab.training.loggers import CurveFileLogger, build_loggers, check_loggers, flush_loggers
+
+
+def log(directory: Path, continue_from: int, steps: range) -> None:
+    """A stretch of a run: one loss a step, the step's number."""
+    directory.mkdir(exist_ok=True)
+    loggers = build_loggers(directory, continue_from, tensorboard=True, wandb=False, wandb_project=None)
+    for step in steps:
+        for logger in loggers:
+            logger.log_metrics({"train/loss": float(step)}, step=step)
+    flush_loggers(loggers)
+    for logger in loggers:
+        logger.save()
+        logger.finalize("success")
+
+
+def events(directory: Path) -> list[tuple[int, float]]:
+    accumulator = EventAccumulator(str(directory), size_guidance={"scalars": 0}).Reload()
+    return [(point.step, point.value) for point in accumulator.Scalars("train/loss")]
+
+
+def test_both_files_lie_in_the_runs_directory_and_nothing_else_does(tmp_path: Path) -> None:
+    log(tmp_path / "run", 0, range(1, 4))
+    names = sorted(path.name.split(".")[0] for path in (tmp_path / "run").iterdir())
+    assert names == ["events", "metrics"]
+    assert events(tmp_path / "run") == read_curves(tmp_path / "run")["train/loss"] == [(1, 1.0), (2, 2.0), (3, 3.0)]
+
+
+def test_a_continuation_has_each_point_once(tmp_path: Path) -> None:
+    log(tmp_path / "run", 0, range(1, 8))
+    log(tmp_path / "run", 4, range(5, 10))
+    expected = [(step, float(step)) for step in range(1, 10)]
+    assert read_curves(tmp_path / "run")["train/loss"] == expected
+    assert events(tmp_path / "run") == expected
+
+
+def test_tensorboard_is_written_only_where_asked(tmp_path: Path) -> None:
+    loggers = build_loggers(tmp_path, 0, tensorboard=False, wandb=False, wandb_project=None)
+    assert not any(isinstance(logger, TensorBoardLogger) for logger in loggers)
+    assert [logger.name for logger in loggers] == ["metrics.csv"]
+
+
+def test_wandb_that_is_not_installed_is_said_before_anything_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    check_loggers(wandb=False)
+    with pytest.raises(InputError, match=r"wandb is not installed.*\[wandb\]"):
+        check_loggers(wandb=True)
+
+
+def test_other_processes_than_the_first_write_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    logger = CurveFileLogger(tmp_path, 0)
+    logger.log_metrics({"train/loss": 1.0}, step=1)
+    logger.finalize("success")
+    assert list(tmp_path.iterdir()) == []

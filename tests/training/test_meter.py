@@ -1,0 +1,84 @@
+"""Loss and error against torchmetrics' own accuracy and torch's own mean."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics.classification import MulticlassAccuracy
+
+from depthlab.training.meter import LossAndError, Totals
+
+RANDOM = torch.Generator().manual_seed(0)
+BATCHES = [(torch.randn(n, 10, generator=RANDOM), torch.randint(0, 10, (n,), generator=RANDOM)) for n in (7, 1, 32)]
+
+
+def count(meter: LossAndError, batches: list[tuple[Tensor, Tensor]]) -> LossAndError:
+    for scores, labels in batches:
+        meter.update(scores, labels, F.cross_entropy(scores, labels, reduction="sum"))
+    return meter
+
+
+def test_loss_and_error_are_those_of_all_images_at_once() -> None:
+    totals = Totals.of(count(LossAndError(), BATCHES))
+    scores, labels = (torch.cat(part) for part in zip(*BATCHES, strict=True))
+    accuracy = MulticlassAccuracy(num_classes=10, average="micro")(scores, labels)
+    assert totals.err == pytest.approx(100 - 100 * accuracy.item(), abs=1e-4)
+    assert totals.loss == pytest.approx(F.cross_entropy(scores, labels).item(), rel=1e-6)
+    assert totals.num_images == 40
+
+
+def test_error_is_a_percentage_of_wrong_answers() -> None:
+    scores = torch.eye(4)
+    meter = count(LossAndError(), [(scores, torch.tensor([0, 1, 2, 0]))])
+    assert Totals.of(meter).err == 25.0
+    assert Totals.of(meter).num_wrong == 1
+
+
+def test_the_processes_sums_are_added_up() -> None:
+    meter = LossAndError(dist_sync_fn=lambda value, group: [value, 2 * value], distributed_available_fn=lambda: True)
+    alone, together = Totals.of(count(LossAndError(), BATCHES)), Totals.of(count(meter, BATCHES))
+    assert together.as_list() == pytest.approx([3 * value for value in alone.as_list()])
+    assert Totals.of(count(meter, BATCHES)).num_images == 3 * 80  # a reading leaves the process's own sums as they were
+
+
+def test_a_reset_forgets() -> None:
+    meter = count(LossAndError(), BATCHES)
+    meter.reset()
+    assert Totals.of(meter).as_list() == [0.0, 0.0, 0.0]
+    assert Totals.of(count(meter, BATCHES[:1])).num_images == 7
+
+
+def test_saved_sums_go_on_as_if_never_interrupted() -> None:
+    whole = count(LossAndError(), BATCHES)
+    continued = LossAndError()
+    continued.put(*Totals.of(count(LossAndError(), BATCHES[:2])).as_list())
+    assert Totals.of(count(continued, BATCHES[2:])).as_list() == Totals.of(whole).as_list()
+
+
+def test_nothing_seen_is_nan_not_zero() -> None:
+    assert math.isnan(Totals().loss)
+    assert math.isnan(Totals().err)
+
+
+def test_a_nan_loss_stays_visible() -> None:
+    meter = LossAndError()
+    meter.update(torch.eye(2), torch.tensor([0, 1]), torch.tensor(math.nan))
+    assert math.isnan(Totals.of(meter).loss)
+
+
+def test_sums_of_many_steps_keep_their_digits() -> None:
+    meter, value = LossAndError(), torch.tensor(0.1)
+    for _ in range(20_000):
+        meter.loss_sum += value  # what update does, without the rest
+    assert meter.loss_sum.item() == pytest.approx(20_000 * value.item(), rel=1e-9)
+
+
+def test_totals_add_and_subtract_part_by_part() -> None:
+    total = Totals(5.0, 3, 10) + Totals(1.0, 1, 2)
+    assert total.as_list() == [6.0, 4, 12]
+    assert (total - Totals(1.0, 1, 2)).as_list() == [5.0, 3, 10]
+    assert (total.loss, total.err) == (0.5, pytest.approx(100 / 3))

@@ -1,0 +1,43 @@
+"""What a person and a watching process see of a run's progress."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from depthlab.training import progress
+from depthlab.training.curves import CurveLog
+from depthlab.training.progress import ProgressView, clock
+
+from .small import classifier, trainer
+
+
+def test_speed_and_time_left_follow_from_the_steps_after_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    module, curves = classifier(), CurveLog(1, 100, 100, 10)
+    curves.latest = {"train/loss": 1.5, "train/err": 42.0}
+    view = ProgressView("net seed 1", tmp_path, max_steps=100, images_per_step=10, curves=curves)
+    module.step = 20  # a continuation
+    view.on_train_start(trainer(), module)
+    for step, seconds in [(21, 500.0), (22, 2.0), (23, 2.0), (40, 34.0)]:
+        now += seconds
+        module.step = step
+        view.on_train_batch_end(trainer(), module, None, None, 0)
+    view.on_train_end(trainer(), module)
+    written = json.loads((tmp_path / "progress.json").read_text())
+    assert (written["step"], written["max_steps"], written["train_err"]) == (40, 100, 42.0)
+    assert written["images_per_second"] == pytest.approx(5.0)  # a step of 10 images in 2 seconds
+    assert written["seconds_left"] == pytest.approx(120.0)
+    assert "step 40/100  loss 1.500  error 42.00 %" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(None, "-:--:--"), (0, "0:00:00"), (59.6, "0:01:00"), (312, "0:05:12"), (4000, "1:06:40")]
+)
+def test_clock_shows_hours_minutes_and_seconds(seconds: float | None, text: str) -> None:
+    assert clock(seconds) == text
