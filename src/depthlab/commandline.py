@@ -53,7 +53,11 @@ def check_names(arguments: list[str], config_dir: Path) -> None:
 
 
 def explain(error: Exception) -> str:
-    """Hydra's or OmegaConf's error about a configuration, in a few lines."""
+    """An error about a configuration, Hydra's and OmegaConf's among them, in a few lines."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"{error.filename} cannot be written ({error.strerror}). Choose another place with paths.log_dir=..."
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, option = error.missing_cfg_file.rpartition("/")
         return f"{group}={option}: no such option. {nearest(option, list(error.options))}"

@@ -6,16 +6,15 @@ Sweeps start one such process for each run, and data-parallel training one for e
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from pathlib import Path
 
 from depthlab.errors import InputError
 from depthlab.records.directory import Held
-
-EXIT_INPUT = 2
-EXIT_HELD = 73  # another process works on this run
-EXIT_INTERRUPTED = 75  # a checkpoint is written; the same command continues
+from depthlab.sweeps import exits
+from depthlab.sweeps.process import die_with_parent
 
 
 def perform(tree: dict[str, object], command: str) -> int:
@@ -23,7 +22,7 @@ def perform(tree: dict[str, object], command: str) -> int:
     from depthlab.schema import check
 
     # Until the first step and after the last one there is nothing to save: the checkpoints there are suffice.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(EXIT_INTERRUPTED))
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(exits.CONTINUE_ME))
     try:
         config = check(tree)
         from depthlab.run import run  # torch and Lightning take seconds to import; mistakes are found before
@@ -31,29 +30,31 @@ def perform(tree: dict[str, object], command: str) -> int:
         outcome = run(config, command)
     except Held as error:
         print(f"error: {error}", file=sys.stderr)
-        return EXIT_HELD
+        return exits.HELD
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-        return EXIT_INPUT
+        return exits.MISTAKE
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return exits.CONTINUE_ME
     if outcome.line:
         print(outcome.line, flush=True)
-    return EXIT_INTERRUPTED if outcome.status == "interrupted" else 0
+    return exits.CONTINUE_ME if outcome.status == "interrupted" else exits.DONE
 
 
 def main() -> int:
     """Run the configuration file named on the command line."""
     if len(sys.argv) != 2:
         print(__doc__, file=sys.stderr)
-        return EXIT_INPUT
+        return exits.MISTAKE
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        die_with_parent()  # started by Lightning beside the first process, which alone is told to stop
     try:
         frozen = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
         tree, command = frozen["config"], frozen["command"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         print(f"error: {sys.argv[1]} is not a frozen configuration ({error}).", file=sys.stderr)
-        return EXIT_INPUT
+        return exits.MISTAKE
     return perform(tree, command)
 
 
