@@ -98,7 +98,7 @@ def first_failure(tree: Path, tests: Sequence[str]) -> str | None:
     if completed.returncode not in TESTS_FAILED:
         raise RuntimeError(f"pytest ended with {completed.returncode}:\n{completed.stdout[-2000:]}{completed.stderr}")
     failures = [line for line in completed.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
-    return failures[0].split()[1] if failures else "a test file that cannot be imported"
+    return failures[0].split(" ", 1)[1].split(" - ")[0] if failures else "a test file that cannot be imported"
 
 
 def try_out(fault: Fault | None, tests: Sequence[str]) -> Verdict:
@@ -124,8 +124,8 @@ def report(faults: dict[int, Fault], judge: Callable[[Fault], Verdict], jobs: in
         for (number, fault), verdict in zip(faults.items(), pool.map(judge, faults.values()), strict=True):
             verdicts.append(verdict)
             outcome = "caught" if verdict.failed else "MISSED"
-            print(f"{number:3d}  {outcome}  {verdict.seconds:4.0f} s  {fault.what}", flush=True)
-            print(f"             {fault.file:>24}  {verdict.failed or 'every test passed'}", flush=True)
+            print(f"{number:3d}  {outcome}  {verdict.seconds:4.0f} s  {fault.what} ({fault.file})")
+            print(f"{'':21}{verdict.failed or 'every test passed'}", flush=True)
     caught = sum(verdict.failed is not None for verdict in verdicts)
     print(f"caught {caught} of {len(verdicts)} planted faults ({100 * caught / len(verdicts):.0f} %)")
     return caught / len(verdicts)

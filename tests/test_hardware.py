@@ -85,6 +85,7 @@ def test_devices_are_named_for_the_record() -> None:
     assert device_name("mps", MAC) == "mps: Old"
 
 
+@pytest.mark.slow
 def test_this_machine_is_described_alike_from_another_process() -> None:
     here = probe()
     assert here.cpu

@@ -46,6 +46,7 @@ def test_a_fault_whose_place_is_gone_is_refused(text: str, times: int) -> None:
         SCRIPT.Fault("a fault", "file.py", "a", "b").planted(text)
 
 
+@pytest.mark.slow
 def test_a_copy_imports_its_own_code_and_not_the_installed_one(tmp_path: Any) -> None:
     tree = tmp_path / "tree"
     SCRIPT.copy_tree(tree)

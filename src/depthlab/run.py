@@ -27,7 +27,10 @@ from depthlab.records.record import FILE_NAME, read_record
 from depthlab.schema import TrainConfig, TrainerConfig, as_dict
 from depthlab.training.classifier import Classifier
 from depthlab.training.curves import CurveLog, Diverged, measured
+from depthlab.training.dashboards import Dashboard
+from depthlab.training.diagnostics import LayerResponses, Predictions
 from depthlab.training.finishing import AveragedBatchNorm, Stopwatch
+from depthlab.training.gradients import GradientNorms
 from depthlab.training.loggers import build_loggers, check_loggers, flush_loggers
 from depthlab.training.progress import ProgressView, clock
 from depthlab.training.saving import Checkpoints, Interrupted, StopRequest
@@ -66,11 +69,12 @@ def run(config: TrainConfig, command: str) -> Outcome:
         return Outcome(status, "", directory)  # the first process speaks for all
     with claim(directory):
         existing = read_record(directory) if (directory / FILE_NAME).exists() else {}
-        if existing and config.rerun:
+        is_done = existing.get("status") in ("finished", "diverged")
+        if is_done and config.rerun:
             print(f"{directory.name}: the run before is now {set_aside(directory)}")
             directory.mkdir()
             existing = {}
-        if existing.get("status") in ("finished", "diverged"):
+        elif is_done:
             return Outcome(existing["status"], f"{_describe(existing, directory)} (already finished)", directory)
         try:
             return _Run(config, command, identity, directory, hardware, existing).execute()
@@ -200,6 +204,7 @@ class _Run:
         if config.trainer.bn_statistics == "averaged":
             first_number = max_steps * config.trainer.accumulate_grad_batches
             callbacks.append(AveragedBatchNorm(data, max_steps, first_number))
+        callbacks += self._diagnostics(data)
         saving = Checkpoints(
             self._saver(curves),
             checkpoint.every_steps,
@@ -211,6 +216,16 @@ class _Run:
         )
         title = f"{config.model.name} seed {config.seed}"
         return [*callbacks, saving, ProgressView(title, self.directory, max_steps, self.images_per_step, curves)]
+
+    def _diagnostics(self, data: ImageDataModule) -> list[Callback]:
+        """What the report's figures and TensorBoard need besides the curves."""
+        config, directory = self.config, self.directory
+        gradients = GradientNorms(data, directory, config.trainer.max_steps, config.trainer.val_every_steps)
+        predictions = Predictions(data, directory)
+        callbacks = [gradients, LayerResponses(data, directory), predictions]
+        if config.logger.tensorboard:
+            callbacks.append(Dashboard(data, gradients, predictions, flatten(as_dict(config))))
+        return callbacks
 
     def _saver(self, curves: CurveLog) -> Callable[[Trainer, Classifier], None]:
         def save(trainer: Trainer, module: Classifier) -> None:

@@ -137,7 +137,15 @@ def test_training_batches_are_what_the_stream_draws() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"seed": 2}, {"batch_size": 9}, {"crop_padding": 1}, {"flip": False}, {"last_batch": "short"}, {"frozen": True}],
+    [
+        {"seed": 2},
+        {"seed": 0},
+        {"batch_size": 9},
+        {"crop_padding": 1},
+        {"flip": False},
+        {"last_batch": "short"},
+        {"frozen": True},
+    ],
     ids=str,
 )
 def test_every_key_of_the_stream_reaches_it(change: dict[str, Any]) -> None:

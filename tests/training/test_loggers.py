@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from depthlab.errors import InputError
 from depthlab.records.curves import read_curves
-from depthlab.training.loggers import CurveFileLogger, build_loggers, check_loggers, flush_loggers
+from depthlab.training.loggers import build_loggers, check_loggers, flush_loggers
 
 
 def log(directory: Path, continue_from: int, steps: range) -> None:
@@ -39,12 +39,19 @@ def test_both_files_lie_in_the_runs_directory_and_nothing_else_does(tmp_path: Pa
     assert events(tmp_path / "run") == read_curves(tmp_path / "run")["train/loss"] == [(1, 1.0), (2, 2.0), (3, 3.0)]
 
 
-def test_a_continuation_has_each_point_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("checkpoint", [0, 4])
+def test_a_continuation_has_each_point_once(tmp_path: Path, checkpoint: int) -> None:
     log(tmp_path / "run", 0, range(1, 8))
-    log(tmp_path / "run", 4, range(5, 10))
+    log(tmp_path / "run", checkpoint, range(checkpoint + 1, 10))
     expected = [(step, float(step)) for step in range(1, 10)]
     assert read_curves(tmp_path / "run")["train/loss"] == expected
     assert events(tmp_path / "run") == expected
+
+
+def test_a_stretch_that_left_no_checkpoint_leaves_no_events(tmp_path: Path) -> None:
+    log(tmp_path / "run", 0, range(1, 8))
+    log(tmp_path / "run", 0, range(1, 4))
+    assert events(tmp_path / "run") == read_curves(tmp_path / "run")["train/loss"] == [(1, 1.0), (2, 2.0), (3, 3.0)]
 
 
 def test_tensorboard_is_written_only_where_asked(tmp_path: Path) -> None:
@@ -58,13 +65,3 @@ def test_wandb_that_is_not_installed_is_said_before_anything_is_built(monkeypatc
     check_loggers(wandb=False)
     with pytest.raises(InputError, match=r"wandb is not installed.*\[wandb\]"):
         check_loggers(wandb=True)
-
-
-def test_other_processes_than_the_first_write_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lightning.pytorch.utilities.rank_zero import rank_zero_only
-
-    monkeypatch.setattr(rank_zero_only, "rank", 1)
-    logger = CurveFileLogger(tmp_path, 0)
-    logger.log_metrics({"train/loss": 1.0}, step=1)
-    logger.finalize("success")
-    assert list(tmp_path.iterdir()) == []

@@ -194,10 +194,10 @@ class ImageDataModule(LightningDataModule):
         """Make the batch that a loader named, this process's part of it, on `device`."""
         if isinstance(batch, int):
             draws = self.stream(device).batch(batch)
-            images, labels = self.on_device("train", device).train_batch(draws.part(*self._share(0, len(draws.flip))))
+            images, labels = self.on_device("train", device).train_batch(draws.part(*self.share(0, len(draws.flip))))
             return Batch(images, labels, "train")
         split, start, stop = batch
-        images, labels = self.on_device(split, device).eval_batch(*self._share(start, stop))
+        images, labels = self.on_device(split, device).eval_batch(*self.share(start, stop))
         return Batch(images, labels, split)
 
     def on_device(self, split: str, device: torch.device) -> DeviceImages:
@@ -209,7 +209,7 @@ class ImageDataModule(LightningDataModule):
             )
         return self._on_device[key]
 
-    def _share(self, start: int, stop: int) -> tuple[int, int]:
+    def share(self, start: int, stop: int) -> tuple[int, int]:
         """This process's part of the images from `start` up to `stop`: equal parts, the last ones smaller."""
         processes, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         size = -(-(stop - start) // processes)

@@ -71,6 +71,8 @@ def build_loggers(
     """The loggers of a run that goes on from step `continue_from`, for the one process that writes."""
     loggers: list[Logger] = [CurveFileLogger(directory, continue_from)]
     if tensorboard:
+        if not continue_from:
+            _remove_events(directory)
         # purge_step hides what an earlier stretch logged after the step that this one continues from.
         purge_step = continue_from + 1 if continue_from else None
         loggers.append(EventFileLogger(directory.parent, name=directory.name, version="", purge_step=purge_step))
@@ -79,6 +81,12 @@ def build_loggers(
         name = directory.name
         loggers.append(WandbLogger(project=wandb_project, name=name, id=name, save_dir=directory, resume="allow"))
     return loggers
+
+
+def _remove_events(directory: Path) -> None:
+    """What a stretch that left no checkpoint logged is all made again, step 0 included."""
+    for path in directory.glob("events.out.tfevents.*"):
+        path.unlink()
 
 
 def flush_loggers(loggers: list[Logger]) -> None:
