@@ -67,6 +67,11 @@ def sentence(comparison: Comparison) -> str:
         return f"{a} {verb} {points} than {b}, {why_no_interval(difference)}"
     if comparison.sign:
         return f"{a} {verb} {points} than {b}, {interval(difference, comparison.sign)}, {_p(comparison)}"
+    assert difference.low is not None
+    assert difference.high is not None
+    if difference.low > 0 or difference.high < 0:  # by itself, but not among all the comparisons that were made
+        sign = 1 if difference.mean > 0 else -1
+        return f"{a} {verb} {points} than {b}, {interval(difference, sign)}, but not significantly: {_p(comparison)}"
     return (
         f"{a} and {b}: no clear difference in {METRICS[comparison.metric]}, {difference.mean:+.2f} points, "
         f"{interval(difference)}, {_p(comparison)}"

@@ -50,6 +50,8 @@ def layer_responses(setting: Setting) -> Figure:
     axes[0][0].set(xlabel="layer, in order", ylabel="standard deviation")
     axes[0][1].set(xlabel="layer, sorted by size")
     axes[0][0].set_ylim(bottom=0)
+    for axis in axes[0]:
+        axis.xaxis.get_major_locator().set_params(integer=True)
     axes[0][1].legend()
     caption = (
         "Standard deviation of the output of each 3x3 layer, after normalisation and before the nonlinearity or "
@@ -167,6 +169,8 @@ def _draw_histories(drawing: Any, axes: Sequence[Any], twins: tuple[Members, Mem
         axis.set(title=twin.group.label, xlabel="iterations", ylabel="layer, in order")
         axis.xaxis.set_major_formatter("{x:,.0f}")
         axis.xaxis.get_major_locator().set_params(nbins=4)
+        axis.set_xlim(steps[0], max(steps[-1], steps[0] + 1))  # the outer cells would reach beyond the run
+        axis.yaxis.get_major_locator().set_params(integer=True)
         axis.grid(False)
     drawing.colorbar(image, ax=list(axes), label="L2 norm of the gradient")
 
