@@ -27,7 +27,7 @@ from depthlab.records.record import read_record
 from depthlab.run import run
 from depthlab.training import gradients
 from depthlab.training.diagnostics import Predictions
-from depthlab.training.gradients import gradient_norms, layers_3x3, probe_steps
+from depthlab.training.gradients import GradientNorms, gradient_norms, layers_3x3, probe_steps
 from depthlab.training.saving import Checkpoints
 
 from ..conftest import Compose
@@ -61,13 +61,15 @@ def test_the_norms_are_those_of_the_gradients_that_training_computes() -> None:
     assert norms == pytest.approx(by_hand, rel=1e-5)
 
 
-def test_measuring_gradients_leaves_no_trace() -> None:
+def test_measuring_gradients_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     network, images, labels = some_network()
     F.cross_entropy(network(images), labels).backward()
     state = copy.deepcopy(network.state_dict())
     grads = [parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None]
     random = torch.get_rng_state()
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     gradient_norms(network, layers_3x3(network), images, labels)
+    assert torch.backends.cudnn.benchmark
     assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
     assert all(map(torch.equal, grads, [parameter.grad for parameter in network.parameters()]))
     assert all(parameter.is_leaf and parameter.requires_grad for parameter in network.parameters())
@@ -145,6 +147,17 @@ def test_probes_after_the_checkpoint_are_made_again(compose_config: Compose, mon
     start_again(cut)
     run(compose_config(*overrides, "name=cut"), "")
     assert_same_arrays(whole, cut)
+
+
+def test_a_continuation_forgets_the_probes_after_its_step(tmp_path: Path) -> None:
+    norms = np.ones((3, 1), dtype=np.float32)
+    write_arrays(tmp_path, "gradients", layer=np.array(["0"]), step=np.array([0, 4, 8]), norm=norms)
+    module = classifier()
+    module.network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    module.step = 4
+    callback = GradientNorms(None, tmp_path, 8, 4)  # type: ignore[arg-type]
+    callback.on_train_start(trainer(), module)
+    assert list(callback.series) == [0, 4]
 
 
 def test_a_run_that_lost_its_only_checkpoint_begins_the_series_anew(compose_config: Compose) -> None:

@@ -25,7 +25,7 @@ LAYOUT = {
         "training and validation or test error (%)": ["Multiline", [TRAINING, TESTING]],
     }
 }
-# The columns of the HPARAMS tab, in this order. Every run names all that it has: TensorBoard takes them from one run.
+# The columns of the HPARAMS tab. Every run names all that it has: TensorBoard takes them from one run.
 HPARAMS = (
     "model.name",
     "model.depth",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,12 +61,22 @@ def gradient_norms(network: nn.Module, layers: list[Layer], images: Tensor, labe
     """
     parameters = {name: value.detach().requires_grad_() for name, value in network.named_parameters()}
     buffers = {name: value.clone() for name, value in network.named_buffers()}
-    # A search for the fastest kernels would cost more than the probes.
-    with torch.enable_grad(), torch.backends.cudnn.flags(enabled=True, benchmark=False):
+    with torch.enable_grad(), _without_kernel_search():
         loss = F.cross_entropy(functional_call(network, {**parameters, **buffers}, (images,)), labels)
         gradients = torch.autograd.grad(loss, [parameters[f"{layer.name}.weight"] for layer in layers])
     norms: NDArray[np.float32] = torch.stack([torch.linalg.vector_norm(g) for g in gradients]).cpu().numpy()
     return norms
+
+
+@contextmanager
+def _without_kernel_search() -> Iterator[None]:
+    """On a GPU, timing kernels for the probe's shapes would cost more than the probes."""
+    benchmark = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = benchmark
 
 
 class GradientNorms(Callback):

@@ -14,9 +14,10 @@ Picture = NDArray[np.uint8]  # (height, width, 3)
 
 TILE = 32  # pixels; digits of 8x8 would be specks
 GAP = 1
+# TensorBoard's cards are 350 pixels wide and scale by dropping pixels: ten classes fit as they are.
 CELL = 28
-MARGIN = 80
-LONGEST_NAME = 12
+MARGIN = 70
+LONGEST_NAME = 11
 # Names and counts stay legible up to here; beyond it a cell is a few pixels of colour.
 MOST_LABELLED = 20
 

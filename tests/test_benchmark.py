@@ -1,0 +1,200 @@
+"""The benchmark: both sides follow one recipe, a side stands still between turns, the file says what a claim needs."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from depthlab.benchmarks.baseline import PilImages, build_loader, build_plain_network, build_transform
+from depthlab.benchmarks.clock import Spans
+from depthlab.benchmarks.measure import Comparison, summarize
+from depthlab.benchmarks.recipe import write_config
+from depthlab.benchmarks.sides import Side, SideFailed
+from depthlab.build import build_data, build_network
+from depthlab.schema import as_dict
+
+from .conftest import Command, Compose
+
+CPU = torch.device("cpu")
+RECIPE = ("model.depth=8", "data.normalization=per_channel", "data.val_size=0")
+SHORT = ("--data", "digits", "--workers", "1", "--override", "model.depth=8", "--override", "trainer.num_threads=1")
+
+
+def measure(command: Command, tmp_path: Path, mode: str, *options: str) -> dict[str, Any]:
+    """What a short benchmark on the digits wrote."""
+    out = tmp_path / "out" / f"{mode}.json"
+    done = command("scripts/benchmark.py", mode, *SHORT, *options, "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    tree: dict[str, Any] = json.loads(out.read_text())
+    for comparison in tree["comparisons"]:
+        assert comparison["title"] in done.stdout
+        for side in comparison["sides"]:
+            assert side in done.stdout
+    return tree
+
+
+def comes_to_a_stop(side: Side) -> bool:
+    """Whether the process is found stopped by a signal, within seconds."""
+    for _ in range(200):
+        if Path(f"/proc/{side.pid}/stat").read_text().split()[2] == "T":
+            return True
+        time.sleep(0.02)
+    return False
+
+
+@pytest.fixture
+def linux() -> None:
+    """What follows reads /proc."""
+    if not Path("/proc/self/stat").exists():
+        pytest.skip("no /proc here")
+
+
+def test_both_sides_normalise_alike(compose_config: Compose) -> None:
+    config = compose_config(*RECIPE)
+    data = build_data(config)
+    theirs = torch.stack([PilImages(data, build_transform(config, data))[idx][0] for idx in range(20)])
+    ours, labels = data.on_device("train", CPU).eval_batch(0, 20)
+    assert torch.allclose(theirs, ours, atol=1e-5)
+    assert [PilImages(data, lambda image: image)[idx][1] for idx in range(20)] == labels.tolist()
+
+
+def test_the_baseline_crops_flips_and_batches_as_the_configuration_says(compose_config: Compose) -> None:
+    config = compose_config(*RECIPE, "data.crop_padding=2", "data.flip=true", "data.batch_size=32")
+    data = build_data(config)
+    crop, flip, *_ = build_transform(config, data).transforms
+    assert (crop.size, crop.padding, flip.p) == ((8, 8), 2, 0.5)
+    loader = build_loader(config, data, 0, pin_memory=False)
+    assert [len(labels) for _, labels in loader] == [32] * (data.num_images("train") // 32)
+
+
+def test_the_baseline_refuses_a_normalisation_that_it_cannot_do(compose_config: Compose) -> None:
+    config = compose_config("data.normalization=per_pixel")
+    with pytest.raises(ValueError, match="per_pixel"):
+        build_transform(config, build_data(config))
+
+
+def test_both_sides_start_from_the_same_weights(compose_config: Compose) -> None:
+    config = compose_config(*RECIPE)
+    theirs, ours = (
+        build_plain_network(config, build_data(config)).state_dict(),
+        build_network(config, 1, 10).state_dict(),
+    )
+    assert theirs.keys() == ours.keys()
+    assert all(torch.equal(theirs[name], ours[name]) for name in ours)
+    assert theirs["layer1.0.conv1.weight"].is_contiguous()
+
+
+def test_ratios_are_of_neighbours_in_time() -> None:
+    comparison = Comparison("net", "speed", "theirs")
+    for theirs, ours in ((10.0, 20.0), (5.0, 15.0), (1.0, 4.0), (2.0, None)):
+        comparison.add("theirs", speed=theirs)
+        comparison.add("ours", speed=ours)
+    assert comparison.ratios("ours") == [2, 3, 4]
+    assert comparison.summary("ours")["ratio"] == {"n": 3, "median": 3, "quartiles": [2.5, 3.5]}
+    assert "ratio" not in comparison.summary("theirs")
+    assert summarize([None]) == {"n": 0, "median": None, "quartiles": None}
+
+
+def test_spans_add_up_by_name() -> None:
+    spans = Spans(on_gpu=False)
+    for _ in range(2):
+        with spans.span("a"):
+            assert spans.timed("b", max)(1, 2) == 2
+    sums = spans.take()
+    assert sums["a"] > sums["b"] > 0
+    assert spans.take() == {}
+
+
+def test_a_side_stands_still_between_its_turns(linux: None, compose_config: Compose, tmp_path: Path) -> None:
+    path = write_config(as_dict(compose_config(*RECIPE)), tmp_path)
+    with Side("depthlab.benchmarks.loaders", [str(path), "ours"]) as side:
+        assert side.first_step()["first step"] > 0
+        for _ in range(2):
+            assert comes_to_a_stop(side)
+            assert side.turn(5)["steps"] == 5
+    assert side.peak_memory_mib is not None and side.peak_memory_mib > 50
+
+
+def test_a_side_that_fails_says_why() -> None:
+    with (
+        Side("depthlab.benchmarks.loaders", ["no-such-file.json", "ours"]) as side,
+        pytest.raises(SideFailed) as failed,
+    ):
+        side.first_step()
+    assert "no-such-file.json" in str(failed.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_mode_gpu_says_that_there_is_no_gpu(command: Command) -> None:
+    done = command("scripts/benchmark.py", "gpu")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no CUDA GPU" in done.stderr
+
+
+def test_absent_images_are_named_with_the_remedy(command: Command, tmp_path: Path) -> None:
+    done = command("scripts/benchmark.py", "cpu", "--out", str(tmp_path / "x.json"), DEPTHLAB_DATA_DIR=str(tmp_path))
+    assert done.returncode == 2
+    assert str(tmp_path) in done.stderr and "DEPTHLAB_DATA_DIR" in done.stderr
+    assert not (tmp_path / "x.json").exists()
+
+
+def test_the_file_holds_machine_versions_n_command_and_every_measurement(command: Command, tmp_path: Path) -> None:
+    tree = measure(command, tmp_path, "input", "--steps", "3", "--repeats", "3")
+    assert tree["mode"] == "input"
+    assert tree["command"].startswith("python scripts/benchmark.py input --data digits")
+    assert {"cpu", "cpu_cores", "gpus"} <= tree["machine"].keys()
+    assert {"python", "torch", "torchvision", "lightning"} <= tree["versions"].keys()
+    assert tree["options"]["steps"] == 3
+    (comparison,) = tree["comparisons"]
+    assert list(comparison["sides"]) == ["torchvision, 0 workers", "torchvision, 1 workers", "ours"]
+    ours = comparison["sides"]["ours"]
+    assert ours["n"] == len(ours["measurements"]["images_per_second"]) == len(ours["ratios"]) == 3
+    assert ours["summary"]["images_per_second"]["median"] in ours["measurements"]["images_per_second"]
+
+
+@pytest.mark.slow
+def test_end_to_end_every_quantity_is_measured_on_every_side(command: Command, tmp_path: Path) -> None:
+    options = ("--models", "resnet20", "plain20", "--steps", "2", "--repeats", "2", "--starts", "2")
+    tree = measure(command, tmp_path, "cpu", *options, "--variant", "in fp32", "trainer.precision=32-true")
+    assert [comparison["title"] for comparison in tree["comparisons"]] == ["resnet20, digits", "plain20, digits"]
+    for comparison in tree["comparisons"]:
+        assert list(comparison["sides"]) == ["plain loop", "ours", "ours, in fp32"]
+        for side in comparison["sides"].values():
+            measured = side["measurements"]
+            for name in ("images_per_second", "ms_per_step", "percent_outside_network", "loss"):
+                assert len(measured[name]) == 4 and all(value > 0 for value in measured[name]), name
+            assert len(measured["peak_memory_mib"]) == len(measured["first_step_seconds"]) == 2
+
+
+@pytest.mark.slow
+def test_a_run_and_the_bare_loop_compute_the_same_losses_bit_for_bit(command: Command, tmp_path: Path) -> None:
+    tree = measure(command, tmp_path, "overhead", "--steps", "4", "--repeats", "3")
+    sides = tree["comparisons"][0]["sides"]
+    losses = [sides[name]["measurements"]["loss"] for name in ("bare loop", "ours")]
+    assert losses[0] == losses[1]
+    assert len(sides["ours"]["measurements"]["overhead_percent"]) == 3
+
+
+@pytest.mark.slow
+def test_start_up_is_shown_by_its_parts(command: Command, tmp_path: Path) -> None:
+    starts, commands = measure(command, tmp_path, "startup", "--repeats", "1")["comparisons"]
+    parts = {name: values[0] for name, values in starts["sides"]["resnet20"]["measurements"].items()}
+    total = parts.pop("total")
+    assert list(parts)[:3] == ["interpreter and Hydra", "torch", "Lightning"]
+    assert list(parts)[-3:] == ["data", "network", "first step"]
+    assert sum(parts.values()) == pytest.approx(total)
+    assert {"--help", "--cfg job", "tab completion"} <= commands["sides"].keys()
+
+
+@pytest.mark.slow
+def test_a_sweep_is_timed_with_one_and_with_two_jobs_at_a_time(command: Command, tmp_path: Path) -> None:
+    tree = measure(command, tmp_path, "sweep", "--steps", "4", "--repeats", "1")
+    sides = tree["comparisons"][0]["sides"]
+    assert list(sides) == ["1 at a time", "2 at a time"]
+    assert all(side["measurements"]["runs_per_hour"][0] > 0 for side in sides.values())
