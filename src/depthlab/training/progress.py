@@ -11,6 +11,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.status import Status
 
 from depthlab.training.classifier import Classifier
 from depthlab.training.curves import CurveLog
@@ -45,6 +46,7 @@ class ProgressView(Callback):
         self.curves = curves
         self.console = Console()
         self._bar: Progress | None = None
+        self._status: Status | None = None
         self._first_step = 0
         self._warm_step = 0
         self._warm_at = 0.0
@@ -77,6 +79,18 @@ class ProgressView(Callback):
         """Close the bar."""
         self._close()
 
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say that the last weights are being measured: on large data that takes a while."""
+        if trainer.is_global_zero:
+            self._write(self.max_steps, None, None)
+            if self.console.is_terminal:
+                self._status = self.console.status(f"{self.title}  measuring every split with the last weights")
+                self._status.start()
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """That is done."""
+        self._close()
+
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Close the bar."""
         self._close()
@@ -100,7 +114,7 @@ class ProgressView(Callback):
             self._written_at = now
             self._write(module.step, images_per_second, seconds_left)
 
-    def _write(self, step: int, images_per_second: float, seconds_left: float | None) -> None:
+    def _write(self, step: int, images_per_second: float | None, seconds_left: float | None) -> None:
         progress = {
             "step": step,
             "max_steps": self.max_steps,
@@ -117,3 +131,6 @@ class ProgressView(Callback):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
