@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import shlex
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import Any
 from rich.console import Console
 
 from depthlab.benchmarks.inputs import compare_inputs
+from depthlab.benchmarks.measure import Comparison
 from depthlab.benchmarks.settings import Settings
 from depthlab.benchmarks.sides import SideFailed
 from depthlab.benchmarks.startup import measure_startup
@@ -30,7 +32,7 @@ from depthlab.benchmarks.sweep import compare_sweeps
 from depthlab.benchmarks.tables import as_table, as_tree, write_json
 from depthlab.benchmarks.training import compare_with_bare_loop, compare_with_baseline
 from depthlab.errors import InputError
-from depthlab.hardware import probe_in_subprocess
+from depthlab.hardware import Hardware, probe_in_subprocess
 
 ROOT = Path(__file__).resolve().parent.parent
 MODES = {
@@ -55,6 +57,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 def main() -> int:
     """Measure, print, write; 2 where it cannot be measured here, 1 where a side failed."""
     arguments = _parse()
+    # Sides that stand still would outlive this process; its exit ends them.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         hardware = probe_in_subprocess()
         if arguments.mode == "gpu" and not hardware.gpus:
@@ -68,15 +72,19 @@ def main() -> int:
     except SideFailed as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    _tell(arguments, settings, hardware, comparisons)
+    return 0
+
+
+def _tell(arguments: argparse.Namespace, settings: Settings, hardware: Hardware, comparisons: list[Comparison]) -> None:
+    """The tables, then the file."""
     console = Console() if sys.stdout.isatty() else Console(width=160)
     for comparison in comparisons:
         console.print(as_table(comparison), "")
-    options = dataclasses.asdict(settings)
-    options = {key: value for key, value in options.items() if key not in ("script", "folder")}
+    options = {key: value for key, value in dataclasses.asdict(settings).items() if key not in ("script", "folder")}
     command = shlex.join(["python", "scripts/benchmark.py", *sys.argv[1:]])
     write_json(as_tree(arguments.mode, command, options, hardware, comparisons), arguments.out)
     console.print(f"every measurement: {arguments.out}", highlight=False)
-    return 0
 
 
 def _parse() -> argparse.Namespace:

@@ -27,6 +27,7 @@ OWN_TEST = Path("tests", "test_planted_faults.py")
 LEFT_OUT = {".git", ".venv", "logs", "data", "build", "dist"}
 CAUGHT_AT_LEAST = 29 / 30
 SECONDS_AT_MOST = 1200
+SECONDS_FOR_A_TEST = 100
 TESTS_FAILED = (1, 2)  # pytest's exit codes for a failing test and for a test file that cannot be imported
 
 
@@ -86,7 +87,8 @@ def first_failure(tree: Path, tests: Sequence[str]) -> str | None:
     if data_dir := os.environ.get("DEPTHLAB_DATA_DIR"):
         environment["DEPTHLAB_DATA_DIR"] = str((ROOT / data_dir).resolve())
     options = ("-m", "not slow", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", "--tb=no", "--durations=0", "-rfE")
-    command = [sys.executable, "-m", "pytest", *options, *tests]
+    limit = f"--timeout={SECONDS_FOR_A_TEST}"  # some faults make a run endless
+    command = [sys.executable, "-m", "pytest", *options, limit, *tests]
     try:
         completed = subprocess.run(
             command, cwd=tree, env=environment, capture_output=True, text=True, timeout=SECONDS_AT_MOST, check=False

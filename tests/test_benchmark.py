@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ from depthlab.benchmarks.sides import Side, SideFailed
 from depthlab.build import build_data, build_network
 from depthlab.schema import as_dict
 
-from .conftest import Command, Compose
+from .conftest import ROOT, Command, Compose
 
 CPU = torch.device("cpu")
 RECIPE = ("model.depth=8", "data.normalization=per_channel", "data.val_size=0")
@@ -198,3 +201,18 @@ def test_a_sweep_is_timed_with_one_and_with_two_jobs_at_a_time(command: Command,
     sides = tree["comparisons"][0]["sides"]
     assert list(sides) == ["1 at a time", "2 at a time"]
     assert all(side["measurements"]["runs_per_hour"][0] > 0 for side in sides.values())
+
+
+@pytest.mark.slow
+def test_no_side_outlives_a_benchmark_that_is_terminated(linux: None, tmp_path: Path) -> None:
+    command = [sys.executable, "scripts/benchmark.py", "input", *SHORT, "--out", str(tmp_path / "x.json")]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    sides: list[str] = []
+    while process.poll() is None and not sides:
+        found = children.read_text().split()
+        sides = [pid for pid in found if b"benchmarks.loaders" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait(30) == 128 + signal.SIGTERM
+    assert sides and not any(Path(f"/proc/{pid}").exists() for pid in sides)

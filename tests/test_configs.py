@@ -54,7 +54,9 @@ def test_every_option_runs(compose_config: Compose, group: str, option: str) -> 
     model = () if group in ("model", "experiment") else ("model=resnet20", "model.depth=8")
     data = () if group == "experiment" else ("data=digits",)
     config = compose_config(f"{group}={option}", *model, *data, *SHORT)
-    assert run(config, "").status == "finished"
+    # At its full rate the plain network of 1,202 layers may leave the finite numbers, and divergence is a result.
+    expected = ("finished", "diverged") if option == "plain1202" else ("finished",)
+    assert run(config, "").status in expected
 
 
 @pytest.mark.real_data

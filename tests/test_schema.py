@@ -222,13 +222,11 @@ def test_no_value_can_name_code(key: str, code: str) -> None:
     refused(rf"{key.replace('__', '.')}={re.escape(code)}: no such", **{key: code})
 
 
-@pytest.mark.xfail(strict=True, reason="interpolations of a stranger's configuration are resolved; reported")
 def test_a_resolved_configuration_reads_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "hunter2")
     refused("data_dir", paths__data_dir="${oc.env:SECRET}")
 
 
-@pytest.mark.xfail(strict=True, reason="seeds that the generators refuse, and numbers beyond floats; reported")
 @pytest.mark.parametrize(
     ("key", "value"),
     [("seed", 2**64), ("data__split_seed", 2**32), ("optimizer__lr", 10**400)],

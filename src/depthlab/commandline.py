@@ -12,6 +12,7 @@ from depthlab.errors import InputError
 from depthlab.schema import known_keys, nearest
 
 MULTIRUN_FLAGS = ("-m", "--multirun")
+COMPLETION_FLAGS = ("-sc", "--shell-completion", "--shell_completion")
 # Hydra's options that take a value as the next word, which is no override.
 OPTIONS_WITH_VALUE = (
     "--cfg",
@@ -41,6 +42,8 @@ def check_names(arguments: list[str], config_dir: Path) -> None:
     """
     groups = [path.name for path in config_dir.iterdir() if path.is_dir()]
     keys = known_keys()
+    if any(argument in COMPLETION_FLAGS for argument in arguments):
+        return  # what follows is for the shell
     for text in _overrides(arguments):
         try:
             override = OverridesParser.create().parse_override(text)
@@ -56,11 +59,11 @@ def explain(error: Exception) -> str:
     """An error about a configuration, Hydra's and OmegaConf's among them, in a few lines."""
     if isinstance(error, InputError):
         return str(error)
-    if isinstance(error, OSError):
-        return f"{error.filename} cannot be written ({error.strerror}). Choose another place with paths.log_dir=..."
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, option = error.missing_cfg_file.rpartition("/")
         return f"{group}={option}: no such option. {nearest(option, list(error.options))}"
+    if isinstance(error, OSError) and error.strerror:  # Hydra's MissingConfigException is one without
+        return f"{error.filename} cannot be written ({error.strerror}). Choose another place with paths.log_dir=..."
     lines = [str(error).splitlines()[0]]
     if isinstance(error.__cause__, OmegaConfBaseException):
         lines += str(error.__cause__).splitlines()[:1]

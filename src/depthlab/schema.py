@@ -248,6 +248,7 @@ def check(tree: Mapping[str, Any]) -> TrainConfig:
             the message names the key, the value and the nearest valid one.
     """
     tree = dict(tree)
+    _check_plain(tree)
     parts: dict[str, Any] = {
         group: _typed(_variant(group, tree.get(group)), tree.get(group), group) for group in VARIANTS
     }
@@ -271,6 +272,15 @@ def _variant(group: str, node: Any) -> Any:
     if chosen not in classes:
         raise InputError(f"{group}.{key}={chosen}: no such {group}. {nearest(chosen, tuple(classes))}")
     return classes[chosen]
+
+
+def _check_plain(tree: Mapping[str, Any]) -> None:
+    """Refuse what OmegaConf would look up elsewhere, and numbers that nothing here can hold."""
+    for key, value in flatten(tree).items():
+        if isinstance(value, str) and "${" in value:
+            raise InputError(f"{key}={value}: a reference is not resolved, or not allowed here.")
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise InputError(f"{key}={str(value)[:20]}...: the number is too large.")
 
 
 def _typed(cls: Any, node: Any, group: str) -> Any:
@@ -315,6 +325,8 @@ def _check_values(config: TrainConfig) -> None:
     for key in NOT_NEGATIVE:
         if flat.get(key) is not None and not flat[key] >= 0:
             raise InputError(f"{key}={flat[key]}: must not be negative.")
+    if config.data.split_seed >= 2**32:
+        raise InputError(f"data.split_seed={config.data.split_seed}: must be less than 2**32.")
     _check_names(config)
     _check_combinations(config)
 

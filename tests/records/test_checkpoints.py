@@ -124,7 +124,6 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, other: Any) -> None
         load_checkpoint(path)
 
 
-@pytest.mark.xfail(strict=True, reason="torch.load also raises KeyError, IndexError and others; reported")
 @pytest.mark.parametrize("garbage", [b"", b"hello world\n", b"\x80\x02."], ids=str)
 def test_signed_garbage_is_refused(tmp_path: Path, garbage: bytes) -> None:
     path = save_checkpoint(tmp_path, 7, content(7))

@@ -78,9 +78,17 @@ def _number(text: str, path: Path) -> float:
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
+    try:
+        # A row without its line's end was cut by a kill; it may end in half a number.
+        whole, newline, _ = path.read_bytes().decode("utf-8").rpartition("\n")
+        reader = csv.DictReader(f"{whole}{newline}".splitlines())
         if reader.fieldnames is None or "step" not in reader.fieldnames:
             raise InputError(f"{path} is not a curve file: it has no column 'step'.")
-        # A row that a kill cut short has fewer cells than the header (None) or a step that is no number.
-        return [row for row in reader if None not in row.values() and row["step"].isdigit()]
+        rows = list(reader)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is damaged ({error}).") from None
+    for number, row in enumerate(rows, start=2):
+        step = row["step"]
+        if None in row or None in row.values() or not (step.isascii() and step.isdigit()):
+            raise InputError(f"{path} is damaged: line {number} is not a row of this file.")
+    return rows

@@ -49,7 +49,9 @@ def read_record(directory: Path) -> dict[str, Any]:
         raise InputError(f"{directory} is not a run directory: it holds no {FILE_NAME}.") from None
     except NotADirectoryError:
         raise InputError(f"{directory} is not a directory.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}).") from None
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error}). Delete the run's directory and repeat the run.") from None
     _check(record, path)
     return dict(record)
