@@ -363,3 +363,19 @@ def test_a_configuration_is_resolved_in_the_record(compose_config: Compose) -> N
     record = read_record(run(config, "").directory)
     assert record["config"]["trainer"]["precision"] != "auto"
     assert record["config"]["trainer"]["accelerator"] == "cpu"
+
+
+@pytest.mark.parametrize("shape", [None, [8, 8], [8, 8, 10**12], [8, 8, "1"], "8x8"])
+def test_a_strangers_record_cannot_ask_for_any_network(compose_config: Compose, shape: Any) -> None:
+    directory = run(compose_config(*SMALL), "").directory
+    record = json.loads((directory / "record.json").read_text())
+    record["data"]["image_shape"] = shape
+    (directory / "record.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match="for which images"):
+        load_run(directory)
+
+
+@pytest.mark.parametrize("override", ["data.batch_size=63", "data.last_batch=short"])
+def test_processes_that_cannot_share_a_batch_equally_are_refused(compose_config: Compose, override: str) -> None:
+    with pytest.raises(InputError, match=override.split("=", maxsplit=1)[0]):
+        compose_config(*SMALL, "trainer=ddp_cpu", override)

@@ -17,6 +17,9 @@ from depthlab.records.record import read_record
 from depthlab.schema import TrainConfig, check
 from depthlab.training.curves import measured
 
+# More than any data set has; a record with a larger number is damaged or means harm.
+MOST_CLASSES = 100_000
+
 
 def load_run(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     """The network of a run with its last weights, in evaluation mode on the CPU, and the run's record.
@@ -29,12 +32,18 @@ def load_run(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     """
     directory = Path(path)
     record = read_record(directory)
-    if not record["data"] or not record["model"]:
-        raise InputError(f"{directory}: the run stopped before its network was built.")
-    data = record["data"]
-    network = build_network(check(record["config"]), data["image_shape"][2], data["num_classes"])
+    network = build_network(check(record["config"]), *_sizes(record["data"], directory))
     load_weights(network, directory, record)
     return network.eval(), record
+
+
+def _sizes(data: dict[str, Any], directory: Path) -> tuple[int, int]:
+    """Channels and classes as the record names them, if these are numbers that a network can have."""
+    shape, num_classes = data.get("image_shape"), data.get("num_classes")
+    sizes = [*shape[2:], num_classes] if isinstance(shape, list) else []
+    if len(sizes) != 2 or not all(type(size) is int and 0 < size <= MOST_CLASSES for size in sizes):
+        raise InputError(f"{directory}: its record does not say for which images the network is.")
+    return sizes[0], sizes[1]
 
 
 def load_weights(network: nn.Module, directory: Path, record: dict[str, Any]) -> None:

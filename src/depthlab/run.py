@@ -24,7 +24,7 @@ from depthlab.records.directory import claim, set_aside
 from depthlab.records.identity import Identity, flatten, identify
 from depthlab.records.journal import Journal
 from depthlab.records.record import FILE_NAME, read_record
-from depthlab.schema import TrainConfig, TrainerConfig, as_dict
+from depthlab.schema import TrainConfig, TrainerConfig, as_dict, check_values
 from depthlab.training.classifier import Classifier
 from depthlab.training.curves import CurveLog, Diverged, measured
 from depthlab.training.dashboards import Dashboard
@@ -60,6 +60,7 @@ def run(config: TrainConfig, command: str) -> Outcome:
     """
     hardware = probe()
     config.trainer = resolve(config.trainer, hardware)
+    check_values(config)  # the number of processes is known only now
     identity = identify(flatten(as_dict(config)), config.trainer.devices)
     directory = Path(config.paths.log_dir) / config.name / identity.directory
     if config.dry_run:

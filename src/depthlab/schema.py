@@ -255,7 +255,7 @@ def check(tree: Mapping[str, Any]) -> TrainConfig:
     config: TrainConfig = _typed(TrainConfig, {key: value for key, value in tree.items() if key not in VARIANTS}, "")
     for group, part in parts.items():
         setattr(config, group, part)
-    _check_values(config)
+    check_values(config)
     return config
 
 
@@ -310,7 +310,8 @@ def _check_keys(cls: Any, node: Any, prefix: str) -> None:
             _check_keys(SECTIONS[key], value, f"{key}.")
 
 
-def _check_values(config: TrainConfig) -> None:
+def check_values(config: TrainConfig) -> None:
+    """Refuse values out of range, unknown choices and keys that contradict each other, by name."""
     flat = flatten(as_dict(config))
     for key, choices in CHOICES.items():
         value = flat.get(key)
@@ -360,6 +361,13 @@ def _check_combinations(config: TrainConfig) -> None:
         raise InputError("optimizer.nesterov=true: Nesterov's form needs optimizer.momentum above 0.")
     if trainer.devices == 0 or trainer.devices < -1:
         raise InputError(f"trainer.devices={trainer.devices}: a number of processes, or -1 for every GPU.")
+    if trainer.devices > 1 and config.data.batch_size % trainer.devices:
+        raise InputError(
+            f"data.batch_size={config.data.batch_size}: {trainer.devices} processes cannot have equal parts of it, "
+            "and the mean of their gradients would not be that of the batch. Choose a multiple."
+        )
+    if trainer.strategy == "ddp" and config.data.last_batch == "short":
+        raise InputError("data.last_batch=short: several processes need full batches. Use data.last_batch=wrap.")
     if trainer.strategy == "auto" and trainer.devices != 1:
         raise InputError(
             f"trainer.devices={trainer.devices}: several processes need trainer=ddp (GPUs) or trainer=ddp_cpu."

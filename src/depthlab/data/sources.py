@@ -8,6 +8,7 @@ import socket
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +106,10 @@ def _obtain(dataset: Any, data_dir: Path, folder: str, title: str) -> None:
         with FileLock(data_dir / f".{dataset.__name__}.lock"):  # a second process waits, then finds the folder
             if not (data_dir / folder).is_dir():
                 _download(dataset, data_dir, folder)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, EOFError, HTTPException) as error:  # also a connection that breaks half-way
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(
-            f"{title} is not in {data_dir / folder} and could not be downloaded ({str(error).splitlines()[0]}).\n"
+            f"{title} is not in {data_dir / folder} and could not be downloaded ({reason}).\n"
             "Set DEPTHLAB_DATA_DIR (or paths.data_dir=...) to the folder that holds it, "
             "or use data=digits, which needs no download."
         ) from None

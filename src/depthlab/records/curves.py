@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -47,6 +48,10 @@ class CurveFile:
         # repr gives the shortest text that reads back as the same number.
         self._writer.writerow({"step": step, **{name: repr(float(value)) for name, value in values.items()}})
         self._file.flush()
+
+    def flush(self) -> None:
+        """Have every row on disk, also if the power fails."""
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""

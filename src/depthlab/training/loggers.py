@@ -43,6 +43,10 @@ class CurveFileLogger(Logger):
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """The configuration is in the record."""
 
+    def flush(self) -> None:
+        """Have every row on disk."""
+        self._file.flush()
+
     def finalize(self, status: str) -> None:
         """Close the file."""
         self._file.close()
@@ -94,3 +98,5 @@ def flush_loggers(loggers: list[Logger]) -> None:
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.flush()
+        elif isinstance(logger, CurveFileLogger):
+            logger.flush()
