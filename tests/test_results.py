@@ -1,4 +1,4 @@
-"""The numbers in the README are those of the committed records, and the records say nothing about a machine's folders."""
+"""The numbers in the README are those of the committed records, which name no folder of a machine."""
 
 from __future__ import annotations
 
