@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from depthlab.schema import TrainConfig, check
+from depthlab.checks import check
+from depthlab.schema import TrainConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 Compose = Callable[..., TrainConfig]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from depthlab.checks import check
 from depthlab.run import run
-from depthlab.schema import check
 
 from .conftest import ROOT, Compose, compose_tree
 

@@ -9,11 +9,11 @@ import torch
 from torch.nn import functional as F
 
 from depthlab.build import build_data
+from depthlab.checks import check
 from depthlab.evaluation import evaluate_run, load_run
 from depthlab.records.checkpoints import list_checkpoints, load_checkpoint
 from depthlab.records.record import read_record
 from depthlab.run import run
-from depthlab.schema import check
 
 from .conftest import Compose
 

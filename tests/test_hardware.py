@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from depthlab.checks import check
 from depthlab.errors import InputError
 from depthlab.hardware import Hardware, device_name, probe, probe_in_subprocess, resolve
-from depthlab.schema import TrainerConfig, check
+from depthlab.schema import TrainerConfig
 
 from .conftest import compose_tree
 

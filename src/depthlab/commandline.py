@@ -8,8 +8,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
+from depthlab.checks import nearest
 from depthlab.errors import InputError
-from depthlab.schema import known_keys, nearest
+from depthlab.schema import known_keys
 
 MULTIRUN_FLAGS = ("-m", "--multirun")
 COMPLETION_FLAGS = ("-sc", "--shell-completion", "--shell_completion")

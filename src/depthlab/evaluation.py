@@ -9,12 +9,13 @@ import torch
 from torch import nn
 
 from depthlab.build import build_classifier, build_data, build_network, build_trainer
+from depthlab.checks import check
 from depthlab.data.datamodule import ImageDataModule
 from depthlab.errors import InputError
 from depthlab.hardware import probe, resolve
 from depthlab.records.checkpoints import checkpoint_path, list_checkpoints, load_checkpoint
 from depthlab.records.record import read_record
-from depthlab.schema import TrainConfig, check
+from depthlab.schema import TrainConfig
 from depthlab.training.curves import measured
 
 # More than any data set has; a record with a larger number is damaged or means harm.

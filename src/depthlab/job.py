@@ -19,7 +19,7 @@ from depthlab.sweeps.process import die_with_parent
 
 def perform(tree: dict[str, object], command: str) -> int:
     """Check a resolved configuration, run it, print its line; the exit code of the process."""
-    from depthlab.schema import check
+    from depthlab.checks import check
 
     # Until the first step and after the last one there is nothing to save: the checkpoints there are suffice.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(exits.CONTINUE_ME))

@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import OmegaConf
 
 from depthlab.build import build_classifier, build_data, build_network, build_trainer
+from depthlab.checks import check_values
 from depthlab.data.datamodule import ImageDataModule
 from depthlab.errors import InputError
 from depthlab.hardware import Hardware, device_name, probe, resolve
@@ -24,7 +25,7 @@ from depthlab.records.directory import claim, set_aside
 from depthlab.records.identity import Identity, flatten, identify
 from depthlab.records.journal import Journal
 from depthlab.records.record import FILE_NAME, read_record
-from depthlab.schema import TrainConfig, TrainerConfig, as_dict, check_values
+from depthlab.schema import TrainConfig, TrainerConfig, as_dict
 from depthlab.training.classifier import Classifier
 from depthlab.training.curves import CurveLog, Diverged, measured
 from depthlab.training.dashboards import Dashboard

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from depthlab.checks import check
 from depthlab.records import identity
 from depthlab.records.identity import flatten, identify
-from depthlab.schema import as_dict, check
+from depthlab.schema import as_dict
 
 from ..conftest import compose_tree
 

@@ -53,8 +53,8 @@ def write_config(tree: dict[str, Any], folder: Path) -> Path:
 
 def read_config(path: str) -> TrainConfig:
     """The configuration in such a file, checked and resolved for this machine."""
+    from depthlab.checks import check
     from depthlab.hardware import probe, resolve
-    from depthlab.schema import check
 
     config = check(json.loads(Path(path).read_text(encoding="utf-8")))
     config.trainer = resolve(config.trainer, probe())

@@ -13,10 +13,11 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from depthlab.checks import check
 from depthlab.errors import InputError
 from depthlab.hardware import Hardware, resolve
 from depthlab.records.identity import flatten, identify
-from depthlab.schema import TrainConfig, as_dict, check
+from depthlab.schema import TrainConfig, as_dict
 from depthlab.sweeps.job import Entry, Job, labels
 from depthlab.sweeps.standing import standing
 

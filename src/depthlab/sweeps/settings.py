@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from depthlab.checks import nearest
 from depthlab.errors import InputError
-from depthlab.schema import nearest
 
 ON_ERROR = ("continue", "stop")
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from depthlab.checks import check, nearest
 from depthlab.errors import InputError
-from depthlab.schema import as_dict, check, known_keys, nearest, steps_if_deep
+from depthlab.schema import as_dict, known_keys, steps_if_deep
 
 from .conftest import compose_tree
 
