@@ -127,7 +127,8 @@ def test_an_unfinished_sweep_reports_what_there_is(tmp_path: Path) -> None:
 def test_a_run_that_was_planned_and_never_started_is_missing(tmp_path: Path) -> None:
     for seed in (1, 2, 3):
         directory = write_run(tmp_path, "plain20", seed, 1.0, 9.0)
-        frozen = {"command": "", "config": read_record(directory)["config"]}
+        config = read_record(directory)["config"]
+        frozen = {"command": "", "config": {**config, "trainer": {**config["trainer"], "devices": 1}}}
         configs = tmp_path / "sweep" / "20260101-000000" / "configs"
         configs.mkdir(parents=True, exist_ok=True)
         (configs / f"{seed}.json").write_text(json.dumps(frozen))
