@@ -26,6 +26,7 @@ class Classifier(LightningModule):
         network: maps images (n, C, H, W) to class scores (n, num_classes).
         build_optimizer: makes the optimiser of a network.
         schedule: the learning rate of each step.
+        label_smoothing: the part of a training label that is spread over all classes (Szegedy et al. 2016).
     """
 
     def __init__(
@@ -33,11 +34,13 @@ class Classifier(LightningModule):
         network: nn.Module,
         build_optimizer: Callable[[nn.Module], torch.optim.Optimizer],
         schedule: Schedule,
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         self.network = network
         self.build_optimizer = build_optimizer
         self.schedule = schedule
+        self.label_smoothing = label_smoothing
         self.step = 0
         self.train_meter = LossAndError()
         self.eval_meters = nn.ModuleList(LossAndError() for _ in SPLITS)
@@ -56,9 +59,20 @@ class Classifier(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The mean cross-entropy of a batch."""
         scores = self(batch.images)
-        loss = F.cross_entropy(scores, batch.labels)
-        self.train_meter.update(scores.detach(), batch.labels, loss.detach() * len(batch.labels))
+        loss = self._loss(scores, batch)
+        loss_sum = loss.detach() * len(batch.labels)
+        self.train_meter.update(scores.detach(), batch.labels, loss_sum, batch.other_labels, batch.weight)
         return loss
+
+    def _loss(self, scores: Tensor, batch: Batch) -> Tensor:
+        """Of a mixed image, the loss for each of its two labels counts by that label's share."""
+        if batch.other_labels is None or batch.weight is None:
+            return F.cross_entropy(scores, batch.labels, label_smoothing=self.label_smoothing)
+        one, other = (
+            F.cross_entropy(scores, labels, reduction="none", label_smoothing=self.label_smoothing)
+            for labels in (batch.labels, batch.other_labels)
+        )
+        return torch.lerp(other, one, batch.weight).mean()
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Count a batch towards its split."""

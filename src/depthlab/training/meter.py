@@ -26,24 +26,39 @@ class LossAndError(Metric):
         # float32 of single steps would lose digits over the 50,000 images of an epoch.
         dtype = torch.float32 if torch.backends.mps.is_available() else torch.float64
         self.add_state("loss_sum", torch.zeros((), dtype=dtype), dist_reduce_fx="sum")
-        self.add_state("num_wrong", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("num_wrong", torch.zeros((), dtype=dtype), dist_reduce_fx="sum")  # of mixed images, parts
         self.add_state("num_images", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, scores: Tensor, labels: Tensor, loss_sum: Tensor) -> None:
-        """Add a batch: class scores (n, num_classes), labels (n,), and the sum of the images' losses."""
+    def update(
+        self,
+        scores: Tensor,
+        labels: Tensor,
+        loss_sum: Tensor,
+        other_labels: Tensor | None = None,
+        weight: Tensor | None = None,
+    ) -> None:
+        """Add a batch: class scores (n, num_classes), labels (n,), and the sum of the images' losses.
+
+        An answer to a mixed image is right by the share of its class: `weight` (n,) if it is in `labels`, the rest if
+        it is in `other_labels`.
+        """
         self.loss_sum += loss_sum
-        self.num_wrong += (scores.argmax(dim=1) != labels).sum()
+        predicted = scores.argmax(dim=1)
+        if other_labels is None or weight is None:
+            self.num_wrong += (predicted != labels).sum()
+        else:
+            self.num_wrong += ((predicted != labels) * weight + (predicted != other_labels) * (1 - weight)).sum()
         self.num_images += labels.numel()
 
     def put(self, loss_sum: float, num_wrong: float, num_images: float) -> None:
         """Go on from sums that were saved."""
         self.loss_sum.fill_(loss_sum)
-        self.num_wrong.fill_(int(num_wrong))
+        self.num_wrong.fill_(num_wrong)
         self.num_images.fill_(int(num_images))
 
     def compute(self) -> Tensor:
         """[sum of losses, number wrong, number of images], over all processes."""
-        return torch.stack([self.loss_sum, self.num_wrong.to(self.loss_sum), self.num_images.to(self.loss_sum)])
+        return torch.stack([self.loss_sum, self.num_wrong, self.num_images.to(self.loss_sum)])
 
 
 class Totals:
