@@ -158,8 +158,12 @@ def _check_names(config: TrainConfig) -> None:
 
 def _check_data(config: TrainConfig) -> None:
     data = config.data
-    if (data.fold is None) != (data.num_folds is None):
-        raise InputError(f"data.fold={data.fold} data.num_folds={data.num_folds}: give both, or neither (null).")
+    if data.fold is not None and data.num_folds is None:
+        raise InputError(f"data.fold={data.fold}: a fold of how many? Give data.num_folds=5, say.")
+    if data.num_folds is not None and data.fold is None:
+        raise InputError(
+            f"data.num_folds={data.num_folds}: which of them? Give data.fold=0, or -m 'data.fold=range(5)'."
+        )
     if data.num_folds is not None and data.num_folds < 2:
         raise InputError(f"data.num_folds={data.num_folds}: at least 2.")
     if data.fold is not None and not 0 <= data.fold < data.num_folds:

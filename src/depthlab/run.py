@@ -22,7 +22,7 @@ from depthlab.hardware import Hardware, device_name, probe, resolve
 from depthlab.models import count_macs, count_params
 from depthlab.records.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint
 from depthlab.records.directory import claim, set_aside
-from depthlab.records.identity import Identity, flatten, identify
+from depthlab.records.identity import Identity, flatten, identify, name_repetition
 from depthlab.records.journal import Journal
 from depthlab.records.record import FILE_NAME, read_record
 from depthlab.schema import TrainConfig, TrainerConfig, as_dict
@@ -216,7 +216,7 @@ class _Run:
             config.logger.every_steps,
             stop,
         )
-        title = f"{config.model.name} seed {config.seed}"
+        title = f"{config.model.name} {name_repetition(config.seed, config.data.fold)}"
         return [*callbacks, saving, ProgressView(title, self.directory, max_steps, self.images_per_step, curves)]
 
     def _diagnostics(self, data: ImageDataModule) -> list[Callback]:
@@ -274,16 +274,17 @@ def _latest_state(directory: Path) -> dict[str, Any] | None:
 
 def _plan(config: TrainConfig, directory: Path) -> Outcome:
     status = read_record(directory)["status"] if (directory / FILE_NAME).exists() else "not started"
-    trainer = config.trainer
+    trainer, repetition = config.trainer, name_repetition(config.seed, config.data.fold)
     line = (
-        f"{config.model.name} seed {config.seed}: {trainer.max_steps:,} steps on {config.data.name}, "
+        f"{config.model.name} {repetition}: {trainer.max_steps:,} steps on {config.data.name}, "
         f"{trainer.devices} x {trainer.accelerator}, {trainer.precision} -> {directory} ({status})"
     )
     return Outcome("planned", line, directory)
 
 
 def _describe(record: Record, directory: Path) -> str:
-    title, steps = f"{record['config']['model']['name']} seed {record['seed']}", f"{record['steps']:,} steps"
+    repetition = name_repetition(record["seed"], record["config"]["data"].get("fold"))
+    title, steps = f"{record['config']['model']['name']} {repetition}", f"{record['steps']:,} steps"
     if record["status"] == "running":
         return f"{title}: stopped after {steps}; the same command continues it -> {directory}"
     after = f"after {steps}, {clock(record['wall_seconds'])} -> {directory}"

@@ -71,8 +71,14 @@ def identify(config: Mapping[str, Any], num_processes: int) -> Identity:
     kept["num_processes"] = num_processes
     run = _digest(kept)
     recipe = _digest({key: value for key, value in kept.items() if key not in REPETITION})
-    directory = f"{config['data.name']}-{config['model.name']}-seed{config['seed']}-{run}"
+    repetition = name_repetition(config["seed"], config.get("data.fold")).replace(" ", "")
+    directory = f"{config['data.name']}-{config['model.name']}-{repetition}-{run}"
     return Identity(directory, run, recipe)
+
+
+def name_repetition(seed: int, fold: int | None = None) -> str:
+    """What tells a run from others of its recipe: `seed 1`, or `seed 1 fold 0`."""
+    return f"seed {seed}" if fold is None else f"seed {seed} fold {fold}"
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
