@@ -108,6 +108,7 @@ class _Run:
         self.stopwatch = Stopwatch()
         self.state = _latest_state(directory) if existing or not _is_first_process() else None
         self.first_step = self.state["step"] if self.state else 0
+        self.images_before = (existing.get("data") or {}).get("fingerprint")
         self.images_per_step = config.data.batch_size * config.trainer.accumulate_grad_batches
         self.journal = Journal(
             directory,
@@ -151,6 +152,7 @@ class _Run:
         height, width, channels = data.image_shape
         network = build_network(config, channels, len(data.classes))
         record["data"] = data.describe()
+        self._check_same_images()
         record["model"] = {
             "name": config.model.name,
             "depth": config.model.depth,
@@ -163,6 +165,16 @@ class _Run:
             network.load_state_dict(self.state["network"])
             module.step = self.first_step
         return data, module
+
+    def _check_same_images(self) -> None:
+        """A folder of images counts by its name, and the one of this name may be another now."""
+        now = self.journal.record["data"]
+        if self.state and self.images_before not in (None, now["fingerprint"]):
+            raise InputError(
+                f"{now.get('folder', now['name'])}: these are not the images that this run began with "
+                f"(fingerprint {now['fingerprint']}, the record's {self.images_before}). "
+                f"Bring those back, or remove {self.directory}."
+            )
 
     def _announce(self) -> None:
         self.journal.write()
