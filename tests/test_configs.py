@@ -10,6 +10,7 @@ from depthlab.checks import check
 from depthlab.run import run
 
 from .conftest import ROOT, Compose, compose_tree
+from .data.official import accept, write_cifar10, write_cifar100, write_folder, write_mnist
 
 CONFIGS = ROOT / "configs"
 GROUPS = ("model", "data", "optimizer", "schedule", "trainer", "logger", "experiment", "debug")
@@ -17,8 +18,6 @@ OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONFIGS / 
 
 # What a run of the option needs here: real files, GPUs, or an extra that is not installed.
 NEEDS = {
-    ("data", "cifar10"): "real files",
-    ("data", "mnist"): "real files",
     ("trainer", "gpu"): "a GPU",
     ("trainer", "ddp"): "a GPU",
     ("trainer", "ddp_cpu"): "a process of its own; tests/test_commandline.py runs it",
@@ -36,7 +35,8 @@ def test_no_file_lies_outside_the_groups() -> None:
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes_and_passes_the_check(group: str, option: str) -> None:
-    config = check(compose_tree(f"{group}={option}"))
+    folder = ("data.folder=flowers",) if option == "image_folder" else ()
+    config = check(compose_tree(f"{group}={option}", *folder))
     if group in ("model", "data", "optimizer", "schedule"):
         assert getattr(config, group).name == option
 
@@ -49,10 +49,26 @@ RUNNABLE = [
 ]
 
 
+@pytest.fixture
+def small_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[str, ...]]:
+    """For each data set that comes as files, small ones in its official format, and what to say so that they fit."""
+    for write in (write_cifar10, write_cifar100, write_mnist):
+        write(tmp_path)
+    accept(monkeypatch, tmp_path)
+    write_folder(tmp_path / "flowers", {"rose": 9, "tulip": 9})
+    few = (f"paths.data_dir={tmp_path}", "data.batch_size=2")
+    held_out = {"cifar10": 2, "cifar100": 4, "mnist": 1}
+    return {name: (*few, f"data.val_size={size}") for name, size in held_out.items()} | {
+        "image_folder": (*few, "data.folder=flowers")
+    }
+
+
 @pytest.mark.parametrize(("group", "option"), RUNNABLE)
-def test_every_option_runs(compose_config: Compose, group: str, option: str) -> None:
+def test_every_option_runs(
+    compose_config: Compose, small_data: dict[str, tuple[str, ...]], group: str, option: str
+) -> None:
     model = () if group in ("model", "experiment") else ("model=resnet20", "model.depth=8")
-    data = () if group == "experiment" else ("data=digits",)
+    data = () if group == "experiment" else small_data.get(option, ("data=digits",))
     config = compose_config(f"{group}={option}", *model, *data, *SHORT)
     # At its full rate the plain network of 1,202 layers may leave the finite numbers, and divergence is a result.
     expected = ("finished", "diverged") if option == "plain1202" else ("finished",)

@@ -115,7 +115,7 @@ def test_an_unfinished_sweep_reports_what_there_is(tmp_path: Path) -> None:
         assert "plain56 seed 1: running or interrupted, last seen at step 1,200 of 64,000" in text
         assert "plain56 seed 2: failed (CUDA out of memory)" in text
         assert "resnet20 seed 1: diverged at step 321; counted, not averaged" in text
-        assert "resnet20 seed 2: no record, though other networks have this seed" in text
+        assert "resnet20 seed 2: no record, though other networks have it" in text
         assert f"{bad.name}: left out, record.json is damaged" in text
     rows = {row["network"]: row for row in _rows(tmp_path / "report" / "tables" / "networks.csv")}
     assert rows["resnet20"]["n"] == "0"

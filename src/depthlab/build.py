@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,11 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import Profiler, PyTorchProfiler, SimpleProfiler
 from torch import nn
 
+from depthlab.data.augment import Augmentation
 from depthlab.data.datamodule import ImageDataModule
+from depthlab.data.folders import ImageFolder
 from depthlab.models import FAMILIES
-from depthlab.schema import StepScheduleConfig, TrainConfig, TrainerConfig
+from depthlab.schema import FolderConfig, ImagesConfig, StepScheduleConfig, TrainConfig, TrainerConfig
 from depthlab.training.classifier import Classifier
 from depthlab.training.optimizers import OPTIMIZERS
 from depthlab.training.replay import Blocks, obstacle_to_capture
@@ -26,10 +28,16 @@ from depthlab.training.schedules import Schedule, Shape, constant, half_cosine, 
 
 def build_data(config: TrainConfig) -> ImageDataModule:
     """The data module, its images read and split."""
+    arguments, data_dir = asdict(config.data), Path(config.paths.data_dir)
+    if isinstance(config.data, FolderConfig):
+        own = {f.name for f in fields(FolderConfig)} - {f.name for f in fields(ImagesConfig)}
+        arguments["folder"] = ImageFolder(data_dir=data_dir, **{key: arguments.pop(key) for key in own})
+    strengths = {f.name: getattr(config.augment, f.name) for f in fields(Augmentation)}
     return ImageDataModule(
-        **asdict(config.data),
-        data_dir=Path(config.paths.data_dir),
+        **arguments,
+        data_dir=data_dir,
         seed=config.seed,
+        augmentation=Augmentation(**strengths),
         frozen=config.trainer.overfit_one_batch,
     )
 
@@ -72,7 +80,7 @@ def build_classifier(config: TrainConfig, network: nn.Module) -> Classifier:
     # Lightning does not clip gradients for an optimiser that could unscale them itself; a block of steps clips its own.
     fused = trainer.accelerator == "gpu" and (trainer.gradient_clip_val is None or trainer.steps_per_replay > 1)
     build_optimizer = partial(OPTIMIZERS[config.optimizer.name], fused=fused, **arguments)
-    return Classifier(network, build_optimizer, build_schedule(config))
+    return Classifier(network, build_optimizer, build_schedule(config), config.augment.label_smoothing)
 
 
 def build_blocks(

@@ -22,7 +22,7 @@ from depthlab.hardware import Hardware, device_name, probe, resolve
 from depthlab.models import count_macs, count_params
 from depthlab.records.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint
 from depthlab.records.directory import claim, set_aside
-from depthlab.records.identity import Identity, flatten, identify
+from depthlab.records.identity import Identity, flatten, identify, name_repetition
 from depthlab.records.journal import Journal
 from depthlab.records.record import FILE_NAME, read_record
 from depthlab.schema import TrainConfig, TrainerConfig, as_dict
@@ -110,6 +110,7 @@ class _Run:
         self.stopwatch = Stopwatch()
         self.state = _latest_state(directory) if existing or not _is_first_process() else None
         self.first_step = self.state["step"] if self.state else 0
+        self.images_before = (existing.get("data") or {}).get("fingerprint")
         self.images_per_step = config.data.batch_size * config.trainer.accumulate_grad_batches
         self.journal = Journal(
             directory,
@@ -153,6 +154,7 @@ class _Run:
         height, width, channels = data.image_shape
         network = build_network(config, channels, len(data.classes))
         record["data"] = data.describe()
+        self._check_same_images()
         record["model"] = {
             "name": config.model.name,
             "depth": config.model.depth,
@@ -167,6 +169,16 @@ class _Run:
             network.load_state_dict(self.state["network"])
             module.step = self.first_step
         return data, module
+
+    def _check_same_images(self) -> None:
+        """A folder of images counts by its name, and the one of this name may be another now."""
+        now = self.journal.record["data"]
+        if self.state and self.images_before not in (None, now["fingerprint"]):
+            raise InputError(
+                f"{now.get('folder', now['name'])}: these are not the images that this run began with "
+                f"(fingerprint {now['fingerprint']}, the record's {self.images_before}). "
+                f"Bring those back, or remove {self.directory}."
+            )
 
     def _announce(self) -> None:
         self.journal.write()
@@ -233,7 +245,7 @@ class _Run:
             config.logger.every_steps,
             stop,
         )
-        title = f"{config.model.name} seed {config.seed}"
+        title = f"{config.model.name} {name_repetition(config.seed, config.data.fold)}"
         return [*callbacks, saving, ProgressView(title, self.directory, max_steps, self.images_per_step, curves)]
 
     def _diagnostics(self, data: ImageDataModule) -> list[Callback]:
@@ -291,16 +303,17 @@ def _latest_state(directory: Path) -> dict[str, Any] | None:
 
 def _plan(config: TrainConfig, directory: Path) -> Outcome:
     status = read_record(directory)["status"] if (directory / FILE_NAME).exists() else "not started"
-    trainer = config.trainer
+    trainer, repetition = config.trainer, name_repetition(config.seed, config.data.fold)
     line = (
-        f"{config.model.name} seed {config.seed}: {trainer.max_steps:,} steps on {config.data.name}, "
+        f"{config.model.name} {repetition}: {trainer.max_steps:,} steps on {config.data.name}, "
         f"{trainer.devices} x {trainer.accelerator}, {trainer.precision} -> {directory} ({status})"
     )
     return Outcome("planned", line, directory)
 
 
 def _describe(record: Record, directory: Path) -> str:
-    title, steps = f"{record['config']['model']['name']} seed {record['seed']}", f"{record['steps']:,} steps"
+    repetition = name_repetition(record["seed"], record["config"]["data"].get("fold"))
+    title, steps = f"{record['config']['model']['name']} {repetition}", f"{record['steps']:,} steps"
     if record["status"] == "running":
         return f"{title}: stopped after {steps}; the same command continues it -> {directory}"
     after = f"after {steps}, {clock(record['wall_seconds'])} -> {directory}"

@@ -24,11 +24,10 @@ class CifarNetConfig:
 
 
 @dataclass
-class DataConfig:
+class ImagesConfig:
     """Which images, how they are split, and what happens to them on the way into the network."""
 
     name: str = MISSING
-    val_size: int = MISSING
     split_seed: int = MISSING
     batch_size: int = MISSING
     eval_batch_size: int = MISSING
@@ -37,6 +36,40 @@ class DataConfig:
     normalization: str = MISSING
     last_batch: str = MISSING
     test_curve: bool = MISSING
+    fold: int | None = None
+    num_folds: int | None = None
+    classes: list[str] | None = None
+    images_per_class: int | None = None
+
+
+@dataclass
+class DataConfig(ImagesConfig):
+    """A published data set: `val_size` images of its training set are set aside."""
+
+    val_size: int = MISSING
+
+
+@dataclass
+class FolderConfig(ImagesConfig):
+    """A folder of image files; `image_size` null takes them as they are."""
+
+    folder: str = MISSING
+    image_size: int | None = MISSING
+    val_fraction: float = MISSING
+    test_fraction: float = MISSING
+    memory_limit_gib: float = MISSING
+    num_workers: int = MISSING
+
+
+@dataclass
+class AugmentConfig:
+    """What is done to training batches besides crops and flips; 0 is off."""
+
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    color_jitter: float = 0.0
+    random_erasing: float = 0.0
+    label_smoothing: float = 0.0
 
 
 @dataclass
@@ -145,7 +178,8 @@ class TrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    data: Any = None
     model: Any = None
     optimizer: Any = None
     schedule: Any = None
@@ -157,11 +191,16 @@ SECTIONS: dict[str, Any] = {
     "checkpoint": CheckpointConfig,
     "logger": LoggerConfig,
     "trainer": TrainerConfig,
-    "data": DataConfig,
+    "augment": AugmentConfig,
 }
 
 # The groups whose shape depends on what was chosen: which key says so, and the class for each choice.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "data": (
+        "name",
+        {"cifar10": DataConfig, "cifar100": DataConfig, "mnist": DataConfig, "digits": DataConfig}
+        | {"image_folder": FolderConfig},
+    ),
     "model": ("family", {"cifar": CifarNetConfig}),
     "optimizer": ("name", {"sgd": SGDConfig, "adamw": AdamWConfig}),
     "schedule": (
@@ -176,7 +215,6 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "data.name": ("cifar10", "mnist", "digits"),
     "data.normalization": ("per_pixel", "per_channel"),
     "data.last_batch": ("wrap", "short"),
     "model.shortcut": ("A", "B", "C"),
@@ -192,6 +230,10 @@ CHOICES: dict[str, tuple[str, ...]] = {
 POSITIVE = (
     "data.batch_size",
     "data.eval_batch_size",
+    "data.images_per_class",
+    "data.image_size",
+    "data.memory_limit_gib",
+    "data.num_workers",
     "optimizer.lr",
     "optimizer.eps",
     "schedule.factor",
@@ -212,6 +254,13 @@ NOT_NEGATIVE = (
     "data.val_size",
     "data.split_seed",
     "data.crop_padding",
+    "data.val_fraction",
+    "data.test_fraction",
+    "augment.mixup",
+    "augment.cutmix",
+    "augment.color_jitter",
+    "augment.random_erasing",
+    "augment.label_smoothing",
     "optimizer.momentum",
     "optimizer.beta1",
     "optimizer.beta2",

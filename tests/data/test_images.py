@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from depthlab.data import images as images_module
+from depthlab.data import files as files_module
 from depthlab.data.images import DeviceImages, Normalization, fit_normalization
 from depthlab.data.stream import Draws
 
@@ -113,7 +113,7 @@ def test_per_channel_leaves_mean_0_and_deviation_1() -> None:
 def test_statistics_in_chunks_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     images = random_images(41)
     whole = fit_normalization(images, "per_channel")
-    monkeypatch.setattr(images_module, "STATISTICS_CHUNK", 10)
+    monkeypatch.setattr(files_module, "CHUNK_IMAGES", 10)
     chunked = fit_normalization(images, "per_channel")
     assert torch.allclose(whole.scale, chunked.scale)
     assert torch.allclose(whole.offset, chunked.offset)

@@ -80,7 +80,7 @@ def training_curves(setting: Setting) -> Figure:
     names = {"val/err": "validation error", "test/err": "the test curve"}
     caption = (
         f"Thin: running training error; bold: {' or '.join(names[name] for name in bold) or 'nothing was measured'}. "
-        "Lines are means over seeds, bands reach from the lowest to the highest seed. "
+        "Lines are means over runs, bands reach from the lowest to the highest run. "
         + _points(kinds)
         + "".join(f" Not drawn: {problem}." for problem in problems)
     )

@@ -1,4 +1,4 @@
-"""Groups: runs of one recipe on one data set, which differ in their seed alone and may be averaged."""
+"""Groups: runs of one recipe on one data set, which differ in seed and fold alone and may be averaged."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from depthlab.analysis.runs import Run
+from depthlab.analysis.runs import Repetition, Run
 from depthlab.analysis.statistics import Summary, summarize
 
 # What tells the networks of one comparison apart; everything else must be equal between them.
@@ -30,7 +30,7 @@ class Group:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The configuration that the runs share, without the seed."""
+        """The configuration that the runs share, without seed and fold."""
         return self.runs[0].config
 
     @property
@@ -53,17 +53,33 @@ class Group:
 
     @property
     def finished(self) -> list[Run]:
-        """The runs that enter statistics, by seed."""
-        return sorted((run for run in self.runs if run.status == "finished"), key=lambda run: run.seed)
+        """The runs that enter statistics, by seed and fold."""
+        return sorted((run for run in self.runs if run.status == "finished"), key=lambda run: run.repetition)
+
+    @property
+    def has_folds(self) -> bool:
+        """Whether the runs hold out folds."""
+        return any(run.fold is not None for run in self.runs)
+
+    def averaged_over(self) -> str:
+        """What its means are over: `3 seeds`, `5 folds`, `5 folds x 3 seeds`; with what is missing of the latter."""
+        seeds, folds = ({getattr(run, name) for run in self.finished} for name in ("seed", "fold"))
+        seeds_said, folds_said = _counted(len(seeds), "seed"), _counted(len(folds), "fold")
+        if not self.has_folds:
+            return seeds_said
+        if len(seeds) < 2:
+            return folds_said
+        part = "" if len(self.finished) == len(seeds) * len(folds) else f"{len(self.finished)} of "
+        return f"{part}{folds_said} x {seeds_said}"
 
     def count(self, *statuses: str) -> int:
         """How many runs have one of `statuses`."""
         return sum(run.status in statuses for run in self.runs)
 
-    def errors(self, metric: str) -> dict[int, float]:
-        """From seed to final error in percent, of the finished runs that have it."""
-        errors = {run.seed: run.error(metric) for run in self.finished}
-        return {seed: error for seed, error in errors.items() if error is not None}
+    def errors(self, metric: str) -> dict[Repetition, float]:
+        """From repetition to final error in percent, of the finished runs that have it."""
+        errors = {run.repetition: run.error(metric) for run in self.finished}
+        return {repetition: error for repetition, error in errors.items() if error is not None}
 
     def summary(self, metric: str) -> Summary | None:
         """The summary of a final error; None where no finished run has it."""
@@ -85,10 +101,11 @@ class Setting:
             kinds.setdefault(group.kind, []).append(group)
         return kinds
 
-    def missing_seeds(self) -> list[tuple[Group, int]]:
-        """Seeds that other groups of the setting have and this one has no record of."""
-        seeds = {run.seed for group in self.groups for run in group.runs}
-        return [(group, seed) for group in self.groups for seed in sorted(seeds - {run.seed for run in group.runs})]
+    def missing(self) -> list[tuple[Group, Repetition]]:
+        """Seeds, or seeds with folds, that other groups of the setting have and this one has no record of."""
+        there = [{run.repetition for run in group.runs} for group in self.groups]
+        everywhere = set().union(*there)
+        return [(g, missing) for g, own in zip(self.groups, there, strict=True) for missing in sorted(everywhere - own)]
 
 
 def group_runs(runs: Sequence[Run], sweep: str = "") -> list[Group]:
@@ -97,7 +114,7 @@ def group_runs(runs: Sequence[Run], sweep: str = "") -> list[Group]:
     A label says what sets equal names apart, and the sweep where several are set side by side.
     """
     members: dict[object, list[Run]] = {}
-    for run in sorted(runs, key=lambda run: run.seed):
+    for run in sorted(runs, key=lambda run: run.repetition):
         members.setdefault(run.identity(), []).append(run)
     ordered = sorted(members.values(), key=lambda group: _order(group[0]))
     labels = _labels([group[0] for group in ordered])
@@ -156,6 +173,10 @@ def _partition(groups: Sequence[Group], ignored: tuple[str, ...]) -> list[list[G
 
 def _distinct(groups: Sequence[Group]) -> bool:
     return len({(group.kind, group.depth) for group in groups}) == len(groups)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _short(value: Any) -> str:

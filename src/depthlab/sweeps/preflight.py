@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from depthlab.checks import check
 from depthlab.errors import InputError
 from depthlab.hardware import Hardware, resolve
-from depthlab.records.identity import flatten, identify
+from depthlab.records.identity import flatten, identify, name_repetition
 from depthlab.schema import TrainConfig, as_dict
 from depthlab.sweeps.job import Entry, Job, labels
 from depthlab.sweeps.standing import standing
@@ -101,7 +101,7 @@ def _check(composed: DictConfig, hardware: Hardware) -> TrainConfig:
 
 
 def _as_jobs(requests: Sequence[Request], configs: Sequence[TrainConfig]) -> list[Job]:
-    names = [f"{config.model.name} seed {config.seed}" for config in configs]
+    names = [f"{config.model.name} {name_repetition(config.seed, config.data.fold)}" for config in configs]
     named = labels([request.overrides for request in requests], names)
     jobs = []
     for idx, (request, config, label) in enumerate(zip(requests, configs, named, strict=True)):
