@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from depthlab.analysis import document, figures, style, tables
-from depthlab.analysis.comparisons import compare, sentence
+from depthlab.analysis.comparisons import compare, compare_recipes, sentence
 from depthlab.analysis.diagnostic_figures import DIAGNOSTIC
 from depthlab.analysis.document import Document
 from depthlab.analysis.figures import Figure
@@ -86,6 +86,9 @@ def describe(sweeps: Sequence[Sweep], out: Path, size: float) -> Document:
     train = [compare(setting, "train/err", size) for setting in settings]
     test = [compare(setting, "test/err", size) for setting in settings]
     comparisons = [c for one, other in zip(train, test, strict=True) for c in one + other]
+    for sweep in sweeps:
+        for metric in ("train/err", "test/err"):
+            comparisons += compare_recipes(sweep.groups, sweep.settings, metric, size)
     if len(sweeps) > 1:
         across = [compare_sweeps(sweeps, metric, size) for metric in ("train/err", "test/err")]
         comparisons = [*across[0], *across[1], *comparisons]

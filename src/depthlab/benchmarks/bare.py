@@ -41,7 +41,7 @@ def train(config: TrainConfig, data: ImageDataModule, module: Classifier, device
     module.train()
     for step in itertools.count():
         with clock.spans.span("input"):
-            batch = data.transfer_batch_to_device(step, device, 0)
+            batch = data.train_batch(step, device)
         for group in optimizer.param_groups:
             group["lr"] = module.schedule(step)
         with clock.spans.span("network"):

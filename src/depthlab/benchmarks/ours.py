@@ -94,9 +94,9 @@ def _clocked(build_trainer: Callable[..., Any], clock: Clock) -> Callable[..., A
 def watch_parts(trainer: Any, module: Any, clock: Clock) -> None:
     """Time what is the network (forward, backward, update) and what is the input; the rest is ours and Lightning's."""
     spans = clock.spans
-    module.forward = spans.timed("network", module.forward)
+    module.train_forward = spans.timed("network", module.train_forward)
     backward = spans.timed("network", module.backward)
-    trainer.datamodule.transfer_batch_to_device = spans.timed("input", trainer.datamodule.transfer_batch_to_device)
+    trainer.datamodule.train_batch = spans.timed("input", trainer.datamodule.train_batch)
     before_update = module.on_before_optimizer_step
 
     def noted_backward(loss: Any, *args: Any, **kwargs: Any) -> None:
