@@ -7,6 +7,7 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from depthlab.checks import nearest
 from depthlab.errors import InputError
@@ -65,13 +66,15 @@ def explain(error: Exception) -> str:
         return f"{group}={option}: no such option. {nearest(option, list(error.options))}"
     if isinstance(error, OSError) and error.strerror:  # Hydra's MissingConfigException is one without
         return f"{error.filename} cannot be written ({error.strerror}). Choose another place with paths.log_dir=..."
+    if isinstance(error, YAMLError):
+        return f"not YAML that a configuration may hold: {' '.join(str(error).split())}"
     lines = [str(error).splitlines()[0]]
     if isinstance(error.__cause__, OmegaConfBaseException):
         lines += str(error.__cause__).splitlines()[:1]
     return "\n".join(lines)
 
 
-CONFIGURATION_ERRORS = (ConfigCompositionException, HydraException, OmegaConfBaseException)
+CONFIGURATION_ERRORS = (ConfigCompositionException, HydraException, OmegaConfBaseException, YAMLError)
 
 
 def _overrides(arguments: list[str]) -> list[str]:
