@@ -6,7 +6,6 @@ Most go through the entry functions in this process; a sample goes through the r
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import io
 import json
 import os
@@ -17,7 +16,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -35,7 +33,7 @@ from depthlab.records.identity import flatten
 from depthlab.run import run
 from depthlab.schema import CHOICES, NOT_NEGATIVE, POSITIVE
 
-from .conftest import ROOT, Command, compose_tree
+from .conftest import Command, compose_tree, load_script
 from .data.test_sources import CIFAR_BATCHES, MNIST_FILES, accept, write_cifar, write_mnist
 from .records.test_checkpoints import sign
 
@@ -64,17 +62,7 @@ def examples(number: int) -> Callable[[Any], Any]:
     )
 
 
-def script(name: str) -> ModuleType:
-    """A script of the project as a module."""
-    spec = importlib.util.spec_from_file_location(Path(name).stem, ROOT / name)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-TRAIN, EVALUATE, REPORT = (script(name) for name in ("train.py", "scripts/evaluate.py", "scripts/report.py"))
+TRAIN, EVALUATE, REPORT = (load_script(name) for name in ("train.py", "scripts/evaluate.py", "scripts/report.py"))
 
 
 @contextmanager
