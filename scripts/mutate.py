@@ -104,6 +104,8 @@ def _changes(node: ast.expr | ast.stmt) -> Iterator[str]:
         yield f"({ast.unparse(node.operand)})"
     elif isinstance(node, ast.Constant) and isinstance(node.value, bool | int | float):
         yield repr(not node.value if isinstance(node.value, bool) else node.value + 1)
+    elif isinstance(node, ast.IfExp):
+        yield f"({ast.unparse(node.orelse)} if {ast.unparse(node.test)} else {ast.unparse(node.body)})"
     elif isinstance(node, ast.Raise | ast.Continue) or _is_call(node):
         yield "pass"
     elif isinstance(node, ast.Return) and node.value is not None:
