@@ -209,6 +209,28 @@ def test_two_processes_share_each_batch_and_leave_one_record(command: Command, t
     assert os.path.exists(tmp_path / "logs" / "alone")  # noqa: PTH110
 
 
+@pytest.mark.slow
+def test_a_sweep_of_data_parallel_runs_makes_as_many_steps_on_as_many_images_as_one_process(
+    command: Command, tmp_path: Path
+) -> None:
+    typed = ("train.py", *TINY, f"paths.log_dir={tmp_path / 'logs'}", "trainer.precision=32-true")
+    done = command(*typed, "trainer=ddp_cpu", "trainer.max_steps=4", "-m", "seed=1,2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert command(*typed, "name=alone", "seed=1").returncode == 0
+    by_name: dict[object, list[dict[str, object]]] = {"runs": [], "alone": []}
+    for record in records(tmp_path):
+        by_name[record["name"]].append(record)
+    (alone,) = by_name["alone"]
+    assert [(record["seed"], record["num_processes"]) for record in by_name["runs"]] == [(1, 2), (2, 2)]
+    for record in by_name["runs"]:
+        assert (record["status"], record["steps"], record["data"]) == ("finished", alone["steps"], alone["data"])
+        metrics = record["metrics"]
+        assert isinstance(metrics, dict)
+        for split, count in (("train", 1300), ("val", 137), ("test", 360)):  # no image counts twice
+            num_wrong = metrics[f"{split}/err"] * count / 100
+            assert num_wrong == pytest.approx(round(num_wrong), abs=1e-6)
+
+
 @pytest.mark.parametrize("arguments", [["run=nowhere"], [], ["runn=x"], ["run=configs"]])
 def test_evaluate_names_what_is_no_run(command: Command, arguments: list[str]) -> None:
     done = command("scripts/evaluate.py", *arguments)
