@@ -6,21 +6,16 @@ Most go through the entry functions in this process; a sample goes through the r
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import os
 import shutil
-import signal
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hydra.core.global_hydra import GlobalHydra
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -36,6 +31,7 @@ from depthlab.schema import CHOICES, NOT_NEGATIVE, POSITIVE
 from .conftest import Command, compose_tree, load_script
 from .data.test_sources import CIFAR_BATCHES, MNIST_FILES, accept, write_cifar, write_mnist
 from .records.test_checkpoints import sign
+from .typing_in import TRAIN, answer
 
 pytestmark = pytest.mark.slow
 
@@ -62,33 +58,7 @@ def examples(number: int) -> Callable[[Any], Any]:
     )
 
 
-TRAIN, EVALUATE, REPORT = (load_script(name) for name in ("train.py", "scripts/evaluate.py", "scripts/report.py"))
-
-
-@contextmanager
-def typed(*arguments: str) -> Iterator[None]:
-    """The state of a fresh process whose command line is this."""
-    argv, handler = sys.argv, signal.getsignal(signal.SIGTERM)
-    sys.argv = ["train.py", *arguments]
-    os.environ.pop("HYDRA_FULL_ERROR", None)
-    GlobalHydra.instance().clear()
-    TRAIN.composed.clear()
-    try:
-        yield
-    finally:
-        sys.argv = argv
-        signal.signal(signal.SIGTERM, handler)
-
-
-def answer(main: Callable[[], int], *arguments: str) -> tuple[int, str]:
-    """What a person sees: the exit code and everything that was printed. Whatever is raised fails the test."""
-    said = io.StringIO()
-    with typed(*arguments), redirect_stdout(said), redirect_stderr(said):
-        try:
-            code = main()
-        except SystemExit as ended:
-            code = ended.code if isinstance(ended.code, int) else 1
-    return code, said.getvalue()
+EVALUATE, REPORT = (load_script(name) for name in ("scripts/evaluate.py", "scripts/report.py"))
 
 
 def contents(folder: Path) -> dict[str, str]:
