@@ -33,6 +33,10 @@ def compose(config: DictConfig) -> None:
     tree = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     if HydraConfig.get().mode is not RunMode.MULTIRUN:
         composed.append(tree)
+    elif tree["trainer"]["strategy"] == "ddp":
+        # Lightning would start its other processes with the command line of Slurm's or Ray's worker.
+        print("error: trainer.strategy=ddp: this launcher takes runs of one process. Start the run alone there.")
+        raise SystemExit(exits.MISTAKE)
     elif code := perform(tree, command):
         raise SystemExit(code)
 

@@ -16,6 +16,7 @@ import pytest
 from depthlab.commandline import multirun_first
 
 from .conftest import ROOT, Command
+from .typing_in import TRAIN, answer
 
 TINY = ("data=digits", "model=resnet20", "model.depth=8", "trainer=cpu", "trainer.max_steps=4", "logger=csv")
 
@@ -93,6 +94,22 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("override", "words"), MISTAKES)
 def test_a_mistake_is_named_in_a_few_lines_and_nothing_is_written(
+    tmp_path: Path, override: str, words: list[str]
+) -> None:
+    if override == "trainer=gpu" and shutil.which("nvidia-smi"):
+        pytest.skip("there is a GPU here")
+    code, said = answer(TRAIN.main, *TINY, f"paths.log_dir={tmp_path / 'logs'}", override)
+    assert code == 2, said
+    assert said.startswith("error: ")
+    assert "Traceback" not in said
+    assert len(said.splitlines()) <= 4
+    assert all(word in said for word in words), said
+    assert not records(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("override", "words"), MISTAKES)
+def test_a_mistake_is_named_by_the_real_command_line_too(
     command: Command, tmp_path: Path, override: str, words: list[str]
 ) -> None:
     if override == "trainer=gpu" and shutil.which("nvidia-smi"):
@@ -107,7 +124,14 @@ def test_a_mistake_is_named_in_a_few_lines_and_nothing_is_written(
 
 
 @pytest.mark.parametrize(
-    "override", ["trainer.max_steps=4,abc", "model=resnet20,resnet21", "modle=a,b", "model.depth=8,9"]
+    "override",
+    [
+        "modle=a,b",
+        *(
+            pytest.param(override, marks=pytest.mark.slow)
+            for override in ("trainer.max_steps=4,abc", "model=resnet20,resnet21", "model.depth=8,9")
+        ),
+    ],
 )
 def test_a_sweep_with_one_mistake_starts_no_job(command: Command, tmp_path: Path, override: str) -> None:
     done = command("train.py", *TINY, f"paths.log_dir={tmp_path / 'logs'}", "-m", override)
@@ -117,6 +141,7 @@ def test_a_sweep_with_one_mistake_starts_no_job(command: Command, tmp_path: Path
     assert not records(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_literal_command_of_the_readme_makes_three_records_and_then_trains_nothing(
     command: Command, tmp_path: Path
 ) -> None:
@@ -135,6 +160,7 @@ def test_the_literal_command_of_the_readme_makes_three_records_and_then_trains_n
     assert records(tmp_path) == made
 
 
+@pytest.mark.slow
 def test_a_single_run_prints_one_line_and_no_warning(command: Command, tmp_path: Path) -> None:
     done = command("train.py", *TINY, "logger=tensorboard", f"paths.log_dir={tmp_path / 'logs'}")
     assert done.returncode == 0
@@ -146,6 +172,7 @@ def test_a_single_run_prints_one_line_and_no_warning(command: Command, tmp_path:
     assert record["command"] == f"python train.py {' '.join(TINY)} logger=tensorboard paths.log_dir={tmp_path / 'logs'}"
 
 
+@pytest.mark.slow
 def test_dry_run_says_what_would_run(command: Command, tmp_path: Path) -> None:
     done = command("train.py", *TINY, f"paths.log_dir={tmp_path / 'logs'}", "dry_run=true")
     assert done.returncode == 0
@@ -153,6 +180,7 @@ def test_dry_run_says_what_would_run(command: Command, tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_is_named(command: Command, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")  # also for root, who may write into any folder
     done = command("train.py", *TINY, f"paths.log_dir={tmp_path / 'file'}")
@@ -161,6 +189,7 @@ def test_a_folder_that_cannot_be_written_is_named(command: Command, tmp_path: Pa
     assert "paths.log_dir" in done.stderr
 
 
+@pytest.mark.slow
 def test_absent_data_say_where_they_were_looked_for_and_what_to_do(command: Command, tmp_path: Path) -> None:
     typed = ("train.py", "data=cifar10", f"paths.data_dir={tmp_path / 'data'}", f"paths.log_dir={tmp_path / 'logs'}")
     # A proxy that refuses connections: the download fails here as it does where there is no network.
@@ -209,6 +238,28 @@ def test_two_processes_share_each_batch_and_leave_one_record(command: Command, t
     assert os.path.exists(tmp_path / "logs" / "alone")  # noqa: PTH110
 
 
+@pytest.mark.slow
+def test_a_sweep_of_data_parallel_runs_makes_as_many_steps_on_as_many_images_as_one_process(
+    command: Command, tmp_path: Path
+) -> None:
+    typed = ("train.py", *TINY, f"paths.log_dir={tmp_path / 'logs'}", "trainer.precision=32-true")
+    done = command(*typed, "trainer=ddp_cpu", "trainer.max_steps=4", "-m", "seed=1,2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert command(*typed, "name=alone", "seed=1").returncode == 0
+    by_name: dict[object, list[dict[str, object]]] = {"runs": [], "alone": []}
+    for record in records(tmp_path):
+        by_name[record["name"]].append(record)
+    (alone,) = by_name["alone"]
+    assert [(record["seed"], record["num_processes"]) for record in by_name["runs"]] == [(1, 2), (2, 2)]
+    for record in by_name["runs"]:
+        assert (record["status"], record["steps"], record["data"]) == ("finished", alone["steps"], alone["data"])
+        metrics = record["metrics"]
+        assert isinstance(metrics, dict)
+        for split, count in (("train", 1300), ("val", 137), ("test", 360)):  # no image counts twice
+            num_wrong = metrics[f"{split}/err"] * count / 100
+            assert num_wrong == pytest.approx(round(num_wrong), abs=1e-6)
+
+
 @pytest.mark.parametrize("arguments", [["run=nowhere"], [], ["runn=x"], ["run=configs"]])
 def test_evaluate_names_what_is_no_run(command: Command, arguments: list[str]) -> None:
     done = command("scripts/evaluate.py", *arguments)
@@ -217,6 +268,7 @@ def test_evaluate_names_what_is_no_run(command: Command, arguments: list[str]) -
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_status_lists_runs_and_removes_checkpoints_on_request(command: Command, tmp_path: Path) -> None:
     logs = tmp_path / "logs"
     assert command("train.py", *TINY, f"paths.log_dir={logs}").returncode == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 
 from depthlab.checks import check
 from depthlab.run import run
@@ -41,9 +42,10 @@ def test_every_option_composes_and_passes_the_check(group: str, option: str) -> 
         assert getattr(config, group).name == option
 
 
-# Networks of 1,202 layers take half a minute for two steps.
+# Deep networks take seconds for two steps, those of 1,202 layers half a minute.
+DEEP = ("44", "56", "110", "1202")
 RUNNABLE = [
-    pytest.param(*pair, marks=[pytest.mark.slow] if pair[1].endswith("1202") else [])
+    pytest.param(*pair, marks=[pytest.mark.slow] if pair[0] == "experiment" or pair[1].endswith(DEEP) else [])
     for pair in OPTIONS
     if pair not in NEEDS
 ]
@@ -94,3 +96,10 @@ def test_every_experiment_says_what_to_type_how_long_it_takes_and_what_to_expect
     for word in ("Reproduces:", "Type:", "Takes:", "Expect:"):
         assert f"# {word}" in head
     assert f"experiment={path.stem}" in head
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "hydra" / "launcher").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_launcher_composes_also_where_its_extra_is_not_installed(path: Path) -> None:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = compose("train", [f"hydra/launcher={path.stem}"], return_hydra_config=True)
+    assert str(config.hydra.launcher._target_).startswith("hydra_plugins.")

@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
-import sys
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-from .conftest import ROOT
+from .conftest import ROOT, load_script
 
-
-def load_script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("planted_faults", ROOT / "scripts" / "planted_faults.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up there
-    spec.loader.exec_module(module)
-    return module
-
-
-SCRIPT = load_script()
+SCRIPT = load_script("scripts/planted_faults.py")
 FAULTS: list[Any] = SCRIPT.read_faults()
 
 

@@ -26,6 +26,11 @@ ELSEWHERE = {
     "bash scripts/quickstart.sh": "installs everything; run from a fresh clone, and its experiment in test_configs.py",
     "tensorboard --logdir logs": "a server that runs until it is stopped",
     "python scripts/evaluate.py run=logs/runs/digits-resnet20-seed1-...": "the directory's name ends in a hash",
+    "python train.py model=resnet110 trainer=ddp trainer.devices=2": "two GPUs",
+    "python train.py data=digits model=resnet20 trainer=ddp_cpu": "two processes; test_commandline.py runs them",
+    "python train.py model=resnet56 -m seed=1,2,3 hydra/launcher=slurm hydra.launcher.partition=gpu "
+    "hydra.launcher.timeout_min=240": "needs Slurm; tests/sweeps/test_clusters.py runs it against a stub",
+    "python train.py model=resnet56 -m seed=1,2,3 hydra/launcher=ray hydra.launcher.ray.init.address=auto": "needs Ray",
     "bash scripts/test.sh": "runs this test",
     "bash scripts/test.sh fast": "runs this test",
 }

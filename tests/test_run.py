@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,18 @@ from depthlab import run as run_module
 from depthlab.data.datamodule import ImageDataModule
 from depthlab.errors import InputError
 from depthlab.evaluation import evaluate_run, load_run
+from depthlab.job import perform
 from depthlab.records.checkpoints import list_checkpoints
 from depthlab.records.curves import read_curves
 from depthlab.records.record import read_record
 from depthlab.run import run
-from depthlab.schema import TrainConfig
+from depthlab.schema import TrainConfig, as_dict
 from depthlab.training.classifier import Classifier
 from depthlab.training.saving import Interrupted
 
 from .conftest import Compose
 from .data.official import write_folder
+from .records.test_checkpoints import files_up_to
 from .runs import SMALL, allow_bf16, forget_the_end, results, same_weights, set_status, stop_after, weights
 
 
@@ -368,3 +371,24 @@ def test_a_strangers_record_cannot_ask_for_any_network(compose_config: Compose, 
 def test_processes_that_cannot_share_a_batch_equally_are_refused(compose_config: Compose, override: str) -> None:
     with pytest.raises(InputError, match=override.split("=", maxsplit=1)[0]):
         compose_config(*SMALL, "trainer=ddp_cpu", override)
+
+
+def test_a_full_disk_ends_a_run_with_a_message_and_leaves_the_checkpoint_before(
+    compose_config: Compose, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = (*SMALL, "checkpoint.every_steps=4")
+    whole = run(compose_config(*overrides), "").directory
+    before, state = results(whole), weights(whole)
+    forget_the_end(whole, step=8)
+    saved = list_checkpoints(whole)[0].read_bytes()
+    handler = signal.getsignal(signal.SIGTERM)
+    with files_up_to(100_000):
+        code = perform(as_dict(compose_config(*overrides)), "")
+    signal.signal(signal.SIGTERM, handler)
+    assert code == 1
+    assert "step-00000012.ckpt could not be written" in capsys.readouterr().err
+    assert [path.read_bytes() for path in list_checkpoints(whole)] == [saved]
+    assert read_record(whole)["status"] == "failed"
+    again = run(compose_config(*overrides), "").directory
+    assert results(again) == before
+    assert all(torch.equal(value, state[key]) for key, value in weights(again).items())

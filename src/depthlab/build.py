@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import Profiler, PyTorchProfiler, SimpleProfiler
@@ -123,6 +124,8 @@ def build_trainer(
         accelerator=config.accelerator,
         devices=config.devices,
         strategy=config.strategy,
+        # Under Slurm Lightning would expect a task for each process, and answer SIGUSR1 itself.
+        plugins=[LightningEnvironment()],
         precision=config.precision,  # type: ignore[arg-type]  # one of schema.CHOICES
         logger=loggers or False,
         callbacks=callbacks,

@@ -43,7 +43,7 @@ def nearest(name: str, valid: Sequence[str]) -> str:
     return f"Did you mean {best}?" if closeness(best)[0] >= 0.5 else f"Valid: {', '.join(sorted(valid))}."
 
 
-def check(tree: Mapping[str, Any]) -> TrainConfig:
+def check(tree: Any) -> TrainConfig:
     """The configuration as typed objects.
 
     Args:
@@ -53,6 +53,8 @@ def check(tree: Mapping[str, Any]) -> TrainConfig:
         InputError: an unknown or missing key, a wrong type, an unknown choice or a value out of range;
             the message names the key, the value and the nearest valid one.
     """
+    if not isinstance(tree, Mapping):
+        raise InputError(f"configuration={tree!r}: a group of keys is expected here.")
     tree = dict(tree)
     _check_plain(tree)
     parts: dict[str, Any] = {

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from depthlab.checks import nearest
 from depthlab.errors import InputError
@@ -29,6 +31,10 @@ OPTIONS_WITH_VALUE = (
 )
 
 
+# What an option of ours needs besides depthlab: the module, and the extra that installs it.
+EXTRAS = {"hydra/launcher=slurm": ("submitit", "slurm"), "hydra/launcher=ray": ("ray", "ray")}
+
+
 def multirun_first(arguments: list[str]) -> list[str]:
     """`arguments` with -m at the front: Hydra 1.3.8 refuses overrides on both sides of it (its issue 3053)."""
     flags = [argument for argument in arguments if argument in MULTIRUN_FLAGS]
@@ -36,10 +42,10 @@ def multirun_first(arguments: list[str]) -> list[str]:
 
 
 def check_names(arguments: list[str], config_dir: Path) -> None:
-    """Refuse overrides of keys and groups that do not exist, also behind + and ++.
+    """Refuse overrides of keys and groups that do not exist, also behind + and ++, and options whose extra is missing.
 
     Raises:
-        InputError: names the key, the value and the nearest valid name.
+        InputError: names the key, the value and the nearest valid name, or what to install.
     """
     groups = [path.name for path in config_dir.iterdir() if path.is_dir()]
     keys = known_keys()
@@ -50,6 +56,9 @@ def check_names(arguments: list[str], config_dir: Path) -> None:
             override = OverridesParser.create().parse_override(text)
         except HydraException as error:
             raise InputError(f"{text}: not KEY=VALUE as Hydra reads it ({str(error).splitlines()[0]}).") from None
+        module, extra = EXTRAS.get(text, ("sys", ""))
+        if importlib.util.find_spec(module) is None:
+            raise InputError(f"{text}: {module} is not installed. Type: pip install -e '.[{extra}]'")
         name = override.key_or_group
         if name.split(".")[0].split("/")[0] == "hydra" or name in groups or name in keys:
             continue
@@ -65,13 +74,15 @@ def explain(error: Exception) -> str:
         return f"{group}={option}: no such option. {nearest(option, list(error.options))}"
     if isinstance(error, OSError) and error.strerror:  # Hydra's MissingConfigException is one without
         return f"{error.filename} cannot be written ({error.strerror}). Choose another place with paths.log_dir=..."
+    if isinstance(error, YAMLError):
+        return f"not YAML that a configuration may hold: {' '.join(str(error).split())}"
     lines = [str(error).splitlines()[0]]
     if isinstance(error.__cause__, OmegaConfBaseException):
         lines += str(error.__cause__).splitlines()[:1]
     return "\n".join(lines)
 
 
-CONFIGURATION_ERRORS = (ConfigCompositionException, HydraException, OmegaConfBaseException)
+CONFIGURATION_ERRORS = (ConfigCompositionException, HydraException, OmegaConfBaseException, YAMLError)
 
 
 def _overrides(arguments: list[str]) -> list[str]:

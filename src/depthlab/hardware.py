@@ -16,7 +16,7 @@ from depthlab.schema import TrainerConfig
 
 @dataclass(frozen=True)
 class Hardware:
-    """The devices a run can use. `gpus` holds a name for each visible CUDA device."""
+    """The devices a run can use. `gpus` holds a name for each visible CUDA device, `gpu_uuids` what tells it apart."""
 
     cpu: str
     cpu_cores: int
@@ -24,6 +24,7 @@ class Hardware:
     gpus: tuple[str, ...]
     gpu_bf16: bool
     mps: bool
+    gpu_uuids: tuple[str, ...] = ()
 
 
 def probe() -> Hardware:
@@ -39,6 +40,7 @@ def probe() -> Hardware:
         # Ampere and later; torch.cuda.is_bf16_supported() also says yes where bf16 is emulated.
         gpu_bf16=bool(names) and torch.cuda.get_device_capability(0)[0] >= 8,
         mps=torch.backends.mps.is_available(),
+        gpu_uuids=tuple(str(torch.cuda.get_device_properties(idx).uuid) for idx in range(len(names))),
     )
 
 
@@ -47,7 +49,7 @@ def probe_in_subprocess() -> Hardware:
     command = [sys.executable, "-m", "depthlab.hardware"]
     completed = subprocess.run(command, check=True, capture_output=True, text=True)
     found = json.loads(completed.stdout.splitlines()[-1])
-    return Hardware(**{**found, "gpus": tuple(found["gpus"])})
+    return Hardware(**{**found, "gpus": tuple(found["gpus"]), "gpu_uuids": tuple(found["gpu_uuids"])})
 
 
 def resolve(trainer: TrainerConfig, hardware: Hardware) -> TrainerConfig:

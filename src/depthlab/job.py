@@ -34,6 +34,9 @@ def perform(tree: dict[str, object], command: str) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return exits.MISTAKE
+    except OSError as error:  # no space left, for one; the checkpoints there are stay as they are
+        print(f"error: {error}. The same command goes on from the last checkpoint.", file=sys.stderr)
+        return exits.FAILED
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
         return exits.CONTINUE_ME

@@ -37,7 +37,7 @@ from depthlab.training.loggers import build_loggers, check_loggers, flush_logger
 from depthlab.training.progress import ProgressView, clock
 from depthlab.training.replay import Blocks, ReplayedSteps
 from depthlab.training.saving import Checkpoints, Interrupted, StopRequest
-from depthlab.training.state import Continuation, capture
+from depthlab.training.state import Continuation, capture, fitting
 
 Record = dict[str, Any]
 
@@ -166,7 +166,8 @@ class _Run:
         if config.trainer.compile:
             compile_training(module, config.trainer.accelerator)
         if self.state:
-            network.load_state_dict(self.state["network"])
+            with fitting(self.state):
+                network.load_state_dict(self.state["network"])
             module.step = self.first_step
         return data, module
 
@@ -196,7 +197,8 @@ class _Run:
         max_steps = config.trainer.max_steps
         curves = CurveLog(config.logger.every_steps, max_steps, data.num_images("train"), self.images_per_step)
         if self.state:
-            curves.restore(self.state["log"], self.first_step)
+            with fitting(self.state):
+                curves.restore(self.state["log"], self.first_step)
         loggers = self._loggers()
         callbacks = self._callbacks(data, curves, stop)
         blocks, obstacle = build_blocks(config, curves.last_epoch_start, callbacks)

@@ -115,7 +115,20 @@ def test_a_checkpoint_that_would_run_code_does_not_run_it(tmp_path: Path, zipped
     assert (tmp_path / "sprung").exists()
 
 
-@pytest.mark.parametrize("other", [[1, 2], {"step": 7}, {"network": {}}, torch.zeros(3)], ids=str)
+@pytest.mark.parametrize(
+    "other",
+    [
+        [1, 2],
+        {"step": 7},
+        {"network": {}},
+        torch.zeros(3),
+        {"step": 8, "network": {}},
+        {"step": 7.0, "network": {}},
+        {"step": 7, "network": [1]},
+        {"step": 7, "network": {"fc.weight": 1.0}},
+    ],
+    ids=str,
+)
 def test_a_file_of_something_else_is_refused(tmp_path: Path, other: Any) -> None:
     path = save_checkpoint(tmp_path, 7, content(7))
     torch.save(other, path)

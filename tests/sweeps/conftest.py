@@ -31,6 +31,14 @@ class Logs:
         return found
 
 
+@pytest.fixture(autouse=True)
+def runtime_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A place of this test's own where launchers meet: its devices are simulated, those of other tests too."""
+    folder = tmp_path_factory.mktemp("runtime")
+    monkeypatch.setenv("DEPTHLAB_RUNTIME_DIR", str(folder))
+    return folder
+
+
 @pytest.fixture
 def logs(tmp_path: Path) -> Logs:
     return Logs(tmp_path)

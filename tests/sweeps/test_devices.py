@@ -3,6 +3,7 @@
 import pytest
 
 from depthlab.errors import InputError
+from depthlab.sweeps.device_locks import DeviceLocks
 from depthlab.sweeps.devices import Devices, Lease, find_devices, gpu_names
 
 from .stub_sweep import hardware
@@ -69,3 +70,46 @@ def test_a_job_sees_its_own_devices_and_threads_only():
         "MKL_NUM_THREADS": "3",
     }
     assert Lease("cpu", ("0",), 1).environment()["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_a_device_is_one_launchers_until_its_last_job_ends(tmp_path):
+    locks = [DeviceLocks(tmp_path, {}) for _ in range(2)]
+    ours, theirs = (Devices("gpu", ["0", "1"], places=2, num_threads=1, locks=each) for each in locks)
+    first, second, third = (ours.lease(1) for _ in range(3))
+    assert [lease.devices for lease in (first, second, third)] == [("0",), ("1",), ("0",)]
+    assert theirs.lease(1) is None
+    ours.release(first)
+    assert theirs.lease(1) is None
+    ours.release(third)
+    assert theirs.lease(1).devices == ("0",)
+    assert ours.lease(1).devices == ("1",)
+
+
+def test_a_lease_of_several_devices_that_fails_holds_none_of_them(tmp_path):
+    ours, theirs, others = (
+        Devices("gpu", ["0", "1"], places=1, num_threads=1, locks=DeviceLocks(tmp_path, {})) for _ in range(3)
+    )
+    theirs.lease(1)
+    assert ours.lease(2) is None
+    assert others.lease(1).devices == ("1",)
+
+
+def test_devices_are_told_apart_by_what_they_are_and_not_by_their_place(tmp_path):
+    one, other = DeviceLocks(tmp_path, {"0": "GPU-a"}), DeviceLocks(tmp_path, {"0": "GPU-b", "1": "GPU-a"})
+    assert one.take("0")
+    assert other.take("0")
+    assert not other.take("1")
+
+
+def test_a_folder_for_locks_that_cannot_be_had_is_named_with_the_remedy(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="DEPTHLAB_RUNTIME_DIR"):
+        DeviceLocks(tmp_path / "file" / "locks", {})
+
+
+def test_cores_are_not_locked():
+    devices = (
+        find_devices(hardware(cores=1), {"cpu": 1}, None, {}),
+        find_devices(hardware(cores=1), {"cpu": 1}, None, {}),
+    )
+    assert all(each["cpu"].lease(1) for each in devices)

@@ -8,6 +8,7 @@ import pytest
 
 from depthlab.records.directory import claim
 from depthlab.records.record import read_record
+from depthlab.sweeps.device_locks import DeviceLocks
 from depthlab.sweeps.view import Lines
 
 from .stub_sweep import seeds, start_sweep, sweep, wait_for
@@ -159,6 +160,41 @@ def test_two_launchers_share_a_sweep(logs):
     both = [start_sweep(logs.path, *seeds(*range(6))) for _ in range(2)]
     assert [each.wait(30) for each in both] == [0, 0]
     assert logs.seeds("start") == list(range(6))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("places", [1, 2])
+def test_two_launchers_never_hold_one_gpu_at_once(logs, places):
+    logs.plan({seed: {"seconds": 0.3} for seed in range(12)})
+    jobs = seeds(*range(6), more="trainer=gpu"), seeds(*range(6, 12), more="trainer=gpu name=others")
+    both = [start_sweep(logs.path, *part, gpus=2, jobs_per_device=places) for part in jobs]
+    assert [each.wait(60) for each in both] == [0, 0]
+    assert logs.seeds("end") == list(range(12))
+    in_use: dict[str, set[int]] = defaultdict(set)  # by device: the launchers, told apart by their jobs
+    for each in logs.trace():
+        of_launcher = {seed for seed in in_use[each.devices] if seed // 6 == each.seed // 6}
+        assert in_use[each.devices] == of_launcher
+        (in_use[each.devices].add if each.event == "start" else in_use[each.devices].remove)(each.seed)
+
+
+def test_a_launcher_whose_devices_another_holds_says_so_and_waits(logs, runtime_folder):
+    locks = DeviceLocks(runtime_folder, {})
+    assert locks.take("0")
+    launcher = start_sweep(logs.path, *seeds(1, more="trainer=gpu"), gpus=1)
+    wait_for(lambda: "another launcher holds devices of the kind gpu" in launcher.stdout.readline())
+    assert logs.trace() == []
+    locks.give_back("0")
+    assert launcher.wait(10) == 0
+    assert logs.seeds("end") == [1]
+
+
+def test_a_killed_launcher_lets_go_of_its_devices(logs):
+    logs.plan({1: {"seconds": 30}})
+    launcher = start_sweep(logs.path, *seeds(1, more="trainer=gpu"), gpus=1)
+    wait_for(lambda: logs.seeds("start") == [1])
+    launcher.kill()
+    launcher.wait()
+    assert sweep(logs.path, *seeds(2, more="trainer=gpu"), gpus=1) == 0
 
 
 def test_the_log_is_in_the_run_directory_too(logs):

@@ -138,6 +138,19 @@ def test_a_signal_asks_for_a_stop_and_its_handler_comes_back(number: int) -> Non
     assert signal.getsignal(number) is before
 
 
+@pytest.mark.parametrize(("number", "is_told"), [(signal.SIGUSR2, True), (signal.SIGUSR1, False)])
+def test_who_queues_the_job_again_is_told_after_the_checkpoint(number: int, is_told: bool) -> None:
+    happened: list[str] = []
+    before = signal.signal(number, lambda *_: happened.append("queued again"))
+    try:
+        with StopRequest().listening():
+            os.kill(os.getpid(), number)
+            happened.append("checkpoint")
+    finally:
+        signal.signal(number, before)
+    assert happened == ["checkpoint", *(["queued again"] if is_told else [])]
+
+
 @pytest.mark.parametrize("first", STOP_SIGNALS)
 def test_a_second_ctrl_c_stops_at_once(first: int) -> None:
     stop, before = StopRequest(), signal.getsignal(signal.SIGINT)

@@ -65,9 +65,18 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except Exception as error:  # whatever torch makes of bytes that are no checkpoint: a dozen kinds of error
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(f"{path} is not a checkpoint: {reason}") from None
-    if not isinstance(content, dict) or not {"step", "network"} <= content.keys():
+    if not _is_checkpoint(content, path):
         raise InputError(f"{path} is not a checkpoint of a run of this project.")
-    return content
+    return dict(content)
+
+
+def _is_checkpoint(content: Any, path: Path) -> bool:
+    """Whether it holds the weights of the step that its name says, at least."""
+    if not isinstance(content, dict) or type(content.get("step")) is not int:
+        return False
+    network = content.get("network")
+    is_network = isinstance(network, dict) and all(isinstance(value, torch.Tensor) for value in network.values())
+    return is_network and path.name == checkpoint_path(path, content["step"]).name
 
 
 def remove_checkpoint(path: Path) -> None:

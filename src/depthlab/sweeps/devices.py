@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from depthlab.errors import InputError
 from depthlab.hardware import Hardware
+from depthlab.sweeps.device_locks import DeviceLocks, runtime_folder
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,14 @@ class Lease:
 class Devices:
     """The devices of one kind, each with the same number of places."""
 
-    def __init__(self, accelerator: str, names: list[str], places: int, num_threads: int) -> None:
-        """`places` jobs share a device; each process gets `num_threads`."""
+    def __init__(
+        self, accelerator: str, names: list[str], places: int, num_threads: int, locks: DeviceLocks | None = None
+    ) -> None:
+        """`places` jobs share a device; each process gets `num_threads`; `locks` keeps other launchers away."""
         self._accelerator = accelerator
         self._places = places
         self.num_threads = num_threads
+        self._locks = locks
         self._taken = dict.fromkeys(names, 0)
         self._leases: list[Lease] = []
 
@@ -50,12 +54,13 @@ class Devices:
         """A place on each of `num_devices` different devices, the emptiest first; None if that many are not free."""
         num_devices = self._at_most_all(num_devices)
         free = sorted((name for name in self._taken if self._taken[name] < self._places), key=self._taken.__getitem__)
-        if len(free) < num_devices:
-            return None
-        lease = Lease(self._accelerator, tuple(free[:num_devices]), self.num_threads)
+        lease = Lease(self._accelerator, tuple(self._ours(free, num_devices)), self.num_threads)
+        self._leases.append(lease)
         for name in lease.devices:
             self._taken[name] += 1
-        self._leases.append(lease)
+        if len(lease.devices) < num_devices:
+            self.release(lease)
+            return None
         return lease
 
     def release(self, lease: Lease) -> None:
@@ -63,6 +68,21 @@ class Devices:
         self._leases.remove(lease)
         for name in lease.devices:
             self._taken[name] -= 1
+            if self._locks and not self._taken[name]:
+                self._locks.give_back(name)
+
+    def _ours(self, free: list[str], num_devices: int) -> list[str]:
+        """The first `num_devices` of `free` that no other launcher holds, held by this one now."""
+        ours: list[str] = []
+        for name in free:
+            if len(ours) < num_devices and (self._locks is None or self._taken[name] or self._locks.take(name)):
+                ours.append(name)
+        return ours
+
+    @property
+    def are_idle(self) -> bool:
+        """Whether no job of this launcher is on any of them."""
+        return not self._leases
 
     def will_free(self, num_devices: int) -> bool:
         """Whether a job that runs now will, when it ends, leave `num_devices` free at once."""
@@ -98,7 +118,18 @@ def find_devices(
     places = {"gpu": jobs_per_device or 1, "cpu": 1, "mps": jobs_per_device or 1}
     total = sum(len(names[kind]) * places[kind] for kind in wanted)
     num_threads = max(1, hardware.cpu_cores // max(1, total))
-    return {kind: Devices(kind, names[kind], places[kind], num_threads) for kind in wanted}
+    uuids = dict(zip(names["gpu"], hardware.gpu_uuids, strict=False))  # none are known of simulated ones
+    return {
+        # Cores are shared by all processes in any case; a GPU is one launcher's.
+        kind: Devices(
+            kind,
+            names[kind],
+            places[kind],
+            num_threads,
+            None if kind == "cpu" else DeviceLocks(runtime_folder(), uuids),
+        )
+        for kind in wanted
+    }
 
 
 def gpu_names(count: int, environment: Mapping[str, str]) -> list[str]:

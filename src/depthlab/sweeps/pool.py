@@ -62,6 +62,7 @@ class Pool:
         self._next_look_seconds = 0.0
         self.stopped_by: int | None = None  # the signal that a person or a scheduler sent
         self._closed = False  # nothing more is started
+        self._held_elsewhere: set[str] = set()  # accelerators of which that has been said
 
     def run(self) -> None:
         """Run until no entry is open, or until stopped. No process outlives this call, however it ends."""
@@ -121,19 +122,25 @@ class Pool:
 
     def _start(self) -> None:
         """Give free devices to waiting jobs, in order; a job that needs more than are free does not starve."""
-        blocked: set[str] = set()
+        refused: dict[str, int] = {}  # by accelerator: that many devices, and more, are not to be had now
         for entry in self._entries:
-            if self._closed or not _is_due(entry) or entry.job.accelerator in blocked:
+            accelerator, num_devices = entry.job.accelerator, entry.job.num_devices
+            if self._closed or not _is_due(entry) or num_devices >= refused.get(accelerator, num_devices + 1):
                 continue
-            devices = self._devices[entry.job.accelerator]
-            lease = devices.lease(entry.job.num_devices)
+            devices = self._devices[accelerator]
+            lease = devices.lease(num_devices)
             if lease is None:
+                self._say_once_who_holds(accelerator)
                 # Smaller jobs behind it would take every device as it becomes free: keep them for this one, unless
                 # a job that runs leaves enough at once.
-                if not devices.will_free(entry.job.num_devices):
-                    blocked.add(entry.job.accelerator)
+                refused[accelerator] = num_devices if devices.will_free(num_devices) else 1
             elif not (self._is_ours(entry) and self._start_process(entry, lease)):
                 devices.release(lease)
+
+    def _say_once_who_holds(self, accelerator: str) -> None:
+        if self._devices[accelerator].are_idle and accelerator not in self._held_elsewhere:
+            self._held_elsewhere.add(accelerator)
+            self._view.say(f"another launcher holds devices of the kind {accelerator}: waiting for them")
 
     def _is_ours(self, entry: Entry) -> bool:
         """Whether `entry` is to be started: not while another process has its run, nor when that one has done it."""

@@ -15,7 +15,8 @@ from depthlab.training.classifier import Classifier
 
 Save = Callable[[Trainer, Classifier], None]
 # Slurm sends SIGUSR1 ahead of a time limit when it is asked to (--signal), and SIGTERM before it preempts.
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+# submitit has it send SIGUSR2 in both cases, and queues the job again when that arrives.
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Interrupted(Exception):
@@ -27,21 +28,24 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.is_made = False
+        self._number: int | None = None
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take the stop signals over from their handlers until the block ends."""
+        """Take the stop signals over from their handlers until the block ends; submitit's is told of its own then."""
         before = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+            if self._number == signal.SIGUSR2 and callable(before[signal.SIGUSR2]):
+                signal.raise_signal(signal.SIGUSR2)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.is_made and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.is_made = True
+        self.is_made, self._number = True, number
 
 
 class Checkpoints(Callback):

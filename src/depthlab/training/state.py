@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from depthlab.errors import InputError
 from depthlab.training.classifier import Classifier
 from depthlab.training.meter import Totals
 
@@ -42,12 +45,30 @@ class Continuation(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Optimiser, loss scale, random state and meters."""
         assert isinstance(pl_module, Classifier)
-        _load(trainer.optimizers[0], self.state["optimizer"])
-        if self.state["precision"]:
-            trainer.precision_plugin.load_state_dict(self.state["precision"])
-        torch.set_rng_state(self.state["random"])
-        if trainer.is_global_zero:  # the sums were added up over the processes; they count once
-            pl_module.train_meter.put(*self.state["train_totals"])
+        with fitting(self.state):
+            _load(trainer.optimizers[0], self.state["optimizer"])
+            if self.state["precision"]:
+                trainer.precision_plugin.load_state_dict(self.state["precision"])
+            torch.set_rng_state(self.state["random"])
+            if trainer.is_global_zero:  # the sums were added up over the processes; they count once
+                pl_module.train_meter.put(*map(float, self.state["train_totals"]))
+
+
+@contextmanager
+def fitting(state: dict[str, Any]) -> Iterator[None]:
+    """While parts of a checkpoint are put back: what does not fit is said, rather than shown as an error of ours.
+
+    Raises:
+        InputError: the checkpoint is of another network, optimiser or version, or forged.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split()[:30])
+        raise InputError(
+            f"The checkpoint of step {state['step']} does not fit this run ({reason}). "
+            "Remove it to go on from the one before it."
+        ) from None
 
 
 def _load(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:

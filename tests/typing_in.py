@@ -1,0 +1,43 @@
+"""A command line answered in this process: what a fresh one would say, without the seconds that it takes to start."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+
+from hydra.core.global_hydra import GlobalHydra
+
+from .conftest import load_script
+
+TRAIN = load_script("train.py")
+
+
+@contextmanager
+def typed(*arguments: str) -> Iterator[None]:
+    """The state of a fresh process whose command line is this."""
+    argv, handler = sys.argv, signal.getsignal(signal.SIGTERM)
+    sys.argv = ["train.py", *arguments]
+    os.environ.pop("HYDRA_FULL_ERROR", None)
+    GlobalHydra.instance().clear()
+    TRAIN.composed.clear()
+    try:
+        yield
+    finally:
+        sys.argv = argv
+        os.environ.pop("HYDRA_FULL_ERROR", None)  # main sets it, and processes that tests start would inherit it
+        signal.signal(signal.SIGTERM, handler)
+
+
+def answer(main: Callable[[], int], *arguments: str) -> tuple[int, str]:
+    """What a person sees: the exit code and everything that was printed. Whatever is raised fails the test."""
+    said = io.StringIO()
+    with typed(*arguments), redirect_stdout(said), redirect_stderr(said):
+        try:
+            code = main()
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else 1
+    return code, said.getvalue()
