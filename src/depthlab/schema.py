@@ -13,14 +13,73 @@ from omegaconf import MISSING, OmegaConf
 
 
 @dataclass
-class CifarNetConfig:
-    """A plain or residual network of section 4.2 of the paper."""
+class NetworkConfig:
+    """What every network has: a name, the weights it starts from, what of it trains, dropout, a second stream."""
 
     family: str = MISSING
     name: str = MISSING
+    weights: str | None = None
+    drop_classifier: bool = False
+    freeze: str = "none"
+    dropout: float = 0.0
+    two_stream: bool = False
+
+
+@dataclass
+class CifarNetConfig(NetworkConfig):
+    """A plain or residual network of section 4.2 of the paper, or its form with bottlenecks or pre-activation."""
+
     depth: int = MISSING
     residual: bool = MISSING
     shortcut: str = MISSING
+    block: str = "basic"
+    preactivation: bool = False
+    stochastic_depth: float = 0.0
+    activation_checkpointing: bool = False
+
+
+@dataclass
+class WideNetConfig(NetworkConfig):
+    """A wide residual network."""
+
+    depth: int = MISSING
+    width_factor: int = MISSING
+    stochastic_depth: float = 0.0
+    activation_checkpointing: bool = False
+
+
+@dataclass
+class ImageNetConfig(NetworkConfig):
+    """A network of Table 1 of the paper, with torchvision's names and variants."""
+
+    depth: int = MISSING
+    residual: bool = MISSING
+    shortcut: str = MISSING
+    preactivation: bool = MISSING
+    stem: str = MISSING
+    groups: int = MISSING
+    width_per_group: int = MISSING
+    stochastic_depth: float = 0.0
+    activation_checkpointing: bool = False
+
+
+@dataclass
+class DenseConfig(NetworkConfig):
+    """Fully connected layers."""
+
+    widths: list[int] = MISSING
+
+
+@dataclass
+class DenseNetConfig(NetworkConfig):
+    """torchvision's DenseNet."""
+
+    growth_rate: int = MISSING
+    block_config: list[int] = MISSING
+    num_init_features: int = MISSING
+    bn_size: int = MISSING
+    stem: str = MISSING
+    activation_checkpointing: bool = False
 
 
 @dataclass
@@ -49,6 +108,7 @@ class SGDConfig:
     nesterov: bool = MISSING
     weight_decay: float = MISSING
     decay_norm_and_bias: bool = MISSING
+    backbone_lr_factor: float = 1.0
 
 
 @dataclass
@@ -62,6 +122,7 @@ class AdamWConfig:
     eps: float = MISSING
     weight_decay: float = MISSING
     decay_norm_and_bias: bool = MISSING
+    backbone_lr_factor: float = 1.0
 
 
 @dataclass
@@ -160,7 +221,16 @@ SECTIONS: dict[str, Any] = {
 
 # The groups whose shape depends on what was chosen: which key says so, and the class for each choice.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "model": ("family", {"cifar": CifarNetConfig}),
+    "model": (
+        "family",
+        {
+            "cifar": CifarNetConfig,
+            "wide": WideNetConfig,
+            "imagenet": ImageNetConfig,
+            "dense": DenseConfig,
+            "densenet": DenseNetConfig,
+        },
+    ),
     "optimizer": ("name", {"sgd": SGDConfig, "adamw": AdamWConfig}),
     "schedule": (
         "name",
@@ -178,6 +248,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "data.normalization": ("per_pixel", "per_channel"),
     "data.last_batch": ("wrap", "short"),
     "model.shortcut": ("A", "B", "C"),
+    "model.block": ("basic", "bottleneck"),
+    "model.stem": ("small", "imagenet"),
     "schedule.warmup_shape": ("constant", "linear"),
     "trainer.accelerator": ("auto", "cpu", "gpu", "mps"),
     "trainer.strategy": ("auto", "ddp"),
@@ -190,7 +262,14 @@ CHOICES: dict[str, tuple[str, ...]] = {
 POSITIVE = (
     "data.batch_size",
     "data.eval_batch_size",
+    "model.width_factor",
+    "model.groups",
+    "model.width_per_group",
+    "model.growth_rate",
+    "model.num_init_features",
+    "model.bn_size",
     "optimizer.lr",
+    "optimizer.backbone_lr_factor",
     "optimizer.eps",
     "schedule.factor",
     "schedule.total_steps",
@@ -209,6 +288,8 @@ NOT_NEGATIVE = (
     "data.val_size",
     "data.split_seed",
     "data.crop_padding",
+    "model.dropout",
+    "model.stochastic_depth",
     "optimizer.momentum",
     "optimizer.beta1",
     "optimizer.beta2",
@@ -228,7 +309,13 @@ def steps_if_deep(depth: int, threshold: int, steps: int) -> int:
     return steps if depth >= threshold else 0
 
 
+def words_if(condition: bool, words: str) -> str:
+    """`words` where the condition holds, else nothing: a part of a network's name, for configs/model."""
+    return words if condition else ""
+
+
 OmegaConf.register_new_resolver("steps_if_deep", steps_if_deep, replace=True)
+OmegaConf.register_new_resolver("words_if", words_if, replace=True)
 
 
 def known_keys() -> list[str]:

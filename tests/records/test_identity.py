@@ -32,6 +32,7 @@ NOT_PART = {
     "trainer.strategy",
     "trainer.num_threads",
     "trainer.profiler",
+    "model.activation_checkpointing",
 }
 
 

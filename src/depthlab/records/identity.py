@@ -22,11 +22,22 @@ NOT_IDENTITY = (
     "trainer.strategy",
     "trainer.num_threads",
     "trainer.profiler",
+    "model.activation_checkpointing",
 )
 
 # Keys that came after the first release, with the value at which they change nothing. A key at its neutral
 # value is left out of the identity, so that runs made before the key existed keep their names.
-NEUTRAL: dict[str, Any] = {}
+NEUTRAL: dict[str, Any] = {
+    "model.weights": None,
+    "model.drop_classifier": False,
+    "model.freeze": "none",
+    "model.dropout": 0.0,
+    "model.two_stream": False,
+    "model.block": "basic",
+    "model.preactivation": False,
+    "model.stochastic_depth": 0.0,
+    "optimizer.backbone_lr_factor": 1.0,
+}
 
 # What `recipe` leaves out besides: runs that differ in these alone are repetitions of one recipe.
 REPETITION = ("seed",)
