@@ -10,7 +10,20 @@ from torch.nn import functional as F
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
     """A 3x3 convolution that keeps the size (divides it by `stride`), without bias: batch norm follows."""
-    return nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, groups=groups, bias=False)
+    kind = nn.Conv2d if stride == 1 else StridedConv2d
+    return kind(in_channels, out_channels, 3, stride, padding=1, groups=groups, bias=False)
+
+
+class StridedConv2d(nn.Conv2d):
+    """A strided convolution that does not stride over a single row or column: the result is the same.
+
+    oneDNN leaves the weights' gradient uninitialised there in bf16 (seen with torch 2.15 on a CPU with AMX): an image
+    of 16x16 pixels or less behind the ImageNet stem gave gradients of 1e30.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        stride = [1 if size == 1 else step for size, step in zip(x.shape[-2:], self.stride, strict=True)]
+        return F.conv2d(x, self.weight, self.bias, stride, self.padding, self.dilation, self.groups)
 
 
 def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:

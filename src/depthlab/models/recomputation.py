@@ -49,14 +49,19 @@ def _contexts(blocks: Sequence[nn.Module]) -> tuple[AbstractContextManager[None]
 
 @contextmanager
 def _statistics_held(blocks: Sequence[nn.Module]) -> Iterator[None]:
-    """The second pass sees the same batch again: it must not be counted twice in batch norm's moving averages."""
+    """The second pass sees the same batch again, and must not count it twice in batch norm's moving averages.
+
+    It writes into copies that nobody reads. To take the buffers away instead would change what autograd saves, and
+    the second pass must save what the first did.
+    """
     norms = [module for block in blocks for module in block.modules() if isinstance(module, _BatchNorm)]
-    tracking = [norm.track_running_stats for norm in norms]
-    for norm in norms:
-        # In training the batch's own statistics are used all the same; one in evaluation mode reads its averages.
-        norm.track_running_stats = False
+    originals = [dict(norm.named_buffers(recurse=False)) for norm in norms]
+    for norm, buffers in zip(norms, originals, strict=True):
+        for name, value in buffers.items():
+            setattr(norm, name, value.clone())
     try:
         yield
     finally:
-        for norm, value in zip(norms, tracking, strict=True):
-            norm.track_running_stats = value
+        for norm, buffers in zip(norms, originals, strict=True):
+            for name, value in buffers.items():
+                setattr(norm, name, value)
