@@ -79,7 +79,13 @@ def test_a_room_does_without_the_libraries_above_it(module: str, forbidden: set[
 
 def test_hydra_and_omegaconf_appear_where_the_command_is_read_and_nowhere_else() -> None:
     users = {module for module in FILES if top_level(module) & CONFIGURATION}
-    allowed = {"depthlab.checks", "depthlab.commandline", "depthlab.run", "depthlab.schema", *below("depthlab.sweeps", "hydra_plugins")}
+    allowed = {
+        "depthlab.checks",
+        "depthlab.commandline",
+        "depthlab.run",
+        "depthlab.schema",
+        *below("depthlab.sweeps", "hydra_plugins"),
+    }
     assert users <= allowed
 
 

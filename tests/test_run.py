@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,30 +15,16 @@ from depthlab import run as run_module
 from depthlab.data.datamodule import ImageDataModule
 from depthlab.errors import InputError
 from depthlab.evaluation import evaluate_run, load_run
-from depthlab.records.checkpoints import list_checkpoints, load_checkpoint
+from depthlab.records.checkpoints import list_checkpoints
 from depthlab.records.curves import read_curves
 from depthlab.records.record import read_record
 from depthlab.run import run
 from depthlab.schema import TrainConfig
 from depthlab.training.classifier import Classifier
-from depthlab.training.saving import Checkpoints, Interrupted
+from depthlab.training.saving import Interrupted
 
 from .conftest import Compose
-
-SMALL = ("model=resnet20", "model.depth=8")
-
-
-def weights(directory: Path) -> dict[str, torch.Tensor]:
-    return dict(load_checkpoint(list_checkpoints(directory)[0])["network"])
-
-
-def same_weights(a: Path, b: Path) -> bool:
-    first, second = weights(a), weights(b)
-    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
-
-
-def results(directory: Path) -> tuple[dict[str, Any], str]:
-    return read_record(directory)["metrics"], (directory / "metrics.csv").read_text()
+from .runs import SMALL, allow_bf16, forget_the_end, results, same_weights, set_status, stop_after, weights
 
 
 def test_a_run_leaves_a_whole_record(compose_config: Compose) -> None:
@@ -322,36 +307,6 @@ def test_a_failing_run_is_recorded_as_failed_and_goes_on_when_started_again(
 
 def fail(*args: Any, **kwargs: Any) -> None:
     raise RuntimeError("the cable was pulled")
-
-
-def allow_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compute in bf16 also where the processor only emulates it."""
-    monkeypatch.setattr("depthlab.hardware._cpu_has_bf16", lambda: True)
-
-
-def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """Make the run that follows believe that it was asked to stop at `step`."""
-    decide = Checkpoints._save_if_due
-
-    def save_if_due(self: Checkpoints, trainer: Trainer, module: Classifier) -> None:
-        self.stop.is_made = module.step >= step
-        decide(self, trainer, module)
-
-    monkeypatch.setattr(Checkpoints, "_save_if_due", save_if_due)
-
-
-def forget_the_end(directory: Path, step: int) -> None:
-    """Leave what a kill shortly before the end would: the checkpoint of `step`, and rows beyond it."""
-    for path in list_checkpoints(directory):
-        if path.name != f"step-{step:08d}.ckpt":
-            path.unlink()
-    set_status(directory, "running")
-
-
-def set_status(directory: Path, status: str) -> None:
-    record = json.loads((directory / "record.json").read_text())
-    record["status"] = status
-    (directory / "record.json").write_text(json.dumps(record))
 
 
 def test_interrupted_is_not_an_error_of_the_user() -> None:

@@ -210,7 +210,6 @@ def test_images_too_small_for_a_network_are_refused_by_name(compose_config: Comp
     [
         (("model.freeze=until:layer9", "model.weights=w.pt"), r"until:layer9: resnet20 has no such part\. Valid: none"),
         (("model.freeze=backbone",), "random weights"),
-        (("model.drop_classifier=true",), "no weights to leave it out of"),
         (("model=plain20", "model.stochastic_depth=0.2"), r"plain20 is plain; .*Use its residual twin"),
         (("model=plain18", "model.shortcut=B"), "plain18 is plain and has no shortcuts"),
         (("model.dropout=1",), r"model\.dropout=1\.0: a probability below 1"),

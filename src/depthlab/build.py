@@ -23,6 +23,7 @@ from depthlab.records.weights import content_name, find_weights
 from depthlab.schema import DenseConfig, StepScheduleConfig, TrainConfig, TrainerConfig
 from depthlab.training.classifier import Classifier
 from depthlab.training.optimizers import OPTIMIZERS
+from depthlab.training.replay import Blocks, obstacle_to_capture
 from depthlab.training.schedules import Schedule, Shape, constant, half_cosine, scaled, steps_down
 
 # Keys of the group `model` that say what happens around the network.
@@ -100,16 +101,50 @@ def _shape(config: TrainConfig) -> Shape:
 
 def build_classifier(config: TrainConfig, network: nn.Module) -> Classifier:
     """The LightningModule around a network; what is frozen of the network is held from here on."""
+    trainer = config.trainer
     arguments = {key: value for key, value in asdict(config.optimizer).items() if key != "name"}
-    build_optimizer = partial(OPTIMIZERS[config.optimizer.name], **arguments)
+    # Lightning does not clip gradients for an optimiser that could unscale them itself; a block of steps clips its own.
+    fused = trainer.accelerator == "gpu" and (trainer.gradient_clip_val is None or trainer.steps_per_replay > 1)
+    build_optimizer = partial(OPTIMIZERS[config.optimizer.name], fused=fused, **arguments)
     freeze(network, config.model.freeze)
     return Classifier(network, build_optimizer, build_schedule(config))
 
 
+def build_blocks(
+    config: TrainConfig, last_epoch_start: int, callbacks: list[Callback]
+) -> tuple[Blocks | None, str | None]:
+    """How steps are grouped for replay, None where each is taken by itself; and why, where replay was asked for."""
+    trainer = config.trainer
+    if trainer.steps_per_replay == 1:
+        return None, None
+    obstacle = obstacle_to_capture(
+        trainer.accelerator,
+        trainer.precision,
+        trainer.devices,
+        trainer.accumulate_grad_batches,
+        trainer.gradient_clip_val is not None and trainer.gradient_clip_algorithm == "value",
+        config.data.last_batch,
+        trainer.detect_anomaly,
+        callbacks,
+    )
+    if obstacle:
+        asked = f"trainer.steps_per_replay={trainer.steps_per_replay}"
+        return None, f"{asked} is not possible: {obstacle}. Steps are taken one by one, slower, with the same results."
+    every = (config.logger.every_steps, trainer.val_every_steps, config.checkpoint.every_steps or trainer.max_steps)
+    return Blocks(trainer.steps_per_replay, every, (last_epoch_start, trainer.max_steps)), None
+
+
 def build_trainer(
-    config: TrainerConfig, directory: Path | None, loggers: list[Logger], callbacks: list[Callback]
+    config: TrainerConfig,
+    directory: Path | None,
+    loggers: list[Logger],
+    callbacks: list[Callback],
+    clips: bool = True,
 ) -> Trainer:
-    """Lightning's trainer. Steps, checkpoints and the end of a run are counted by our callbacks, not by it."""
+    """Lightning's trainer. Steps, checkpoints and the end of a run are counted by our callbacks, not by it.
+
+    `clips` is False where clipping gradients is left to whoever makes the updates.
+    """
     _quieten_lightning()
     return Trainer(
         accelerator=config.accelerator,
@@ -121,8 +156,8 @@ def build_trainer(
         max_epochs=-1,
         max_steps=-1,
         accumulate_grad_batches=config.accumulate_grad_batches,
-        gradient_clip_val=config.gradient_clip_val,
-        gradient_clip_algorithm=config.gradient_clip_algorithm if config.gradient_clip_val else None,
+        gradient_clip_val=config.gradient_clip_val if clips else None,
+        gradient_clip_algorithm=config.gradient_clip_algorithm if clips and config.gradient_clip_val else None,
         deterministic=config.deterministic,
         benchmark=not config.deterministic,
         detect_anomaly=config.detect_anomaly,

@@ -124,5 +124,3 @@ def _check_start(model: NetworkConfig) -> None:
         raise InputError(f"model.freeze={model.freeze}: {model.name} has no such part. Valid: {', '.join(choices)}.")
     if model.weights is None and model.freeze != "none":
         raise InputError(f"model.freeze={model.freeze}: what would be frozen are random weights. Set model.weights.")
-    if model.weights is None and model.drop_classifier:
-        raise InputError("model.drop_classifier=true: there are no weights to leave it out of. Set model.weights.")

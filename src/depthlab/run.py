@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import OmegaConf
 from torch import nn
 
-from depthlab.build import build_classifier, build_data, build_network, build_trainer, start_from
+from depthlab.build import build_blocks, build_classifier, build_data, build_network, build_trainer, start_from
 from depthlab.checks import check_values
 from depthlab.data.datamodule import ImageDataModule
 from depthlab.errors import InputError
@@ -29,6 +29,7 @@ from depthlab.records.record import FILE_NAME, read_record
 from depthlab.records.weights import by_content
 from depthlab.schema import TrainConfig, TrainerConfig, WideNetConfig, as_dict
 from depthlab.training.classifier import Classifier
+from depthlab.training.compiling import compile_training
 from depthlab.training.curves import CurveLog, Diverged, measured
 from depthlab.training.dashboards import Dashboard
 from depthlab.training.diagnostics import LayerResponses, Predictions
@@ -36,6 +37,7 @@ from depthlab.training.finishing import AveragedBatchNorm, Stopwatch
 from depthlab.training.gradients import GradientNorms
 from depthlab.training.loggers import build_loggers, check_loggers, flush_loggers
 from depthlab.training.progress import ProgressView, clock
+from depthlab.training.replay import Blocks, ReplayedSteps
 from depthlab.training.saving import Checkpoints, Interrupted, StopRequest
 from depthlab.training.state import Continuation, capture
 
@@ -162,6 +164,8 @@ class _Run:
             record["weights"] = start_from(config, network)
         module = build_classifier(config, network)
         module.step = self.first_step
+        if config.trainer.compile:
+            compile_training(module, config.trainer.accelerator)
         return data, module
 
     def _announce(self) -> None:
@@ -177,19 +181,32 @@ class _Run:
     def _fit(self, module: Classifier, data: ImageDataModule) -> tuple[Trainer, CurveLog]:
         """Train up to the last step; nothing is left to do where a continuation starts there."""
         config, stop = self.config, StopRequest()
-        batches_per_step, max_steps = config.trainer.accumulate_grad_batches, config.trainer.max_steps
-        span = config.trainer.val_every_steps * batches_per_step
-        data.take(self.first_step * batches_per_step, max_steps * batches_per_step, span)
+        max_steps = config.trainer.max_steps
         curves = CurveLog(config.logger.every_steps, max_steps, data.num_images("train"), self.images_per_step)
         if self.state:
             curves.restore(self.state["log"], self.first_step)
         loggers = self._loggers()
         callbacks = self._callbacks(data, curves, stop)
-        trainer = build_trainer(config.trainer, self.directory, loggers, callbacks)
+        blocks, obstacle = build_blocks(config, curves.last_epoch_start, callbacks)
+        self._take_batches(module, data, blocks)
+        if obstacle and self.journal.writes:
+            print(f"{self.directory.name}: {obstacle}")
+        trainer = build_trainer(config.trainer, self.directory, loggers, callbacks, clips=blocks is None)
         if self.first_step < max_steps:
             with stop.listening():
                 trainer.fit(module, datamodule=data)
         return trainer, curves
+
+    def _take_batches(self, module: Classifier, data: ImageDataModule, blocks: Blocks | None) -> None:
+        """Say which batches are to come, where Lightning validates, and who makes the updates."""
+        trainer = self.config.trainer
+        per_step = trainer.accumulate_grad_batches
+        first, total, span = (per_step * n for n in (self.first_step, trainer.max_steps, trainer.val_every_steps))
+        data.take(first, total, span, blocks.end if blocks else None)
+        if blocks:
+            capture = trainer.accelerator == "gpu"
+            steps = ReplayedSteps(lambda n: data.train_batch(n, module.device), trainer.gradient_clip_val, capture)
+            module.train_in_blocks(steps.run)
 
     def _loggers(self) -> list[Logger]:
         logger = self.config.logger

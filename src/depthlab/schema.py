@@ -164,6 +164,8 @@ class TrainerConfig:
     detect_anomaly: bool = MISSING
     overfit_one_batch: bool = MISSING
     profiler: str | None = MISSING
+    compile: bool = False
+    steps_per_replay: int = 1
 
 
 @dataclass
@@ -276,6 +278,7 @@ POSITIVE = (
     "trainer.max_steps",
     "trainer.val_every_steps",
     "trainer.accumulate_grad_batches",
+    "trainer.steps_per_replay",
     "trainer.gradient_clip_val",
     "trainer.num_threads",
     "logger.every_steps",

@@ -156,6 +156,7 @@ def test_frozen_batch_norm_keeps_its_statistics_in_training_mode() -> None:
     network = cifar_net(8)
     freeze(network, "until:layer2")
     network.train()
+    nn.init.normal_(network.bn1.running_mean)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     network(torch.randn(8, 3, 8, 8) + 3)
     network.bn1.reset_running_stats()

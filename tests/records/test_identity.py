@@ -31,6 +31,8 @@ NOT_PART = {
     "trainer.devices",
     "trainer.strategy",
     "trainer.num_threads",
+    "trainer.compile",
+    "trainer.steps_per_replay",
     "trainer.profiler",
     "model.activation_checkpointing",
 }

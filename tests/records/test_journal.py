@@ -12,7 +12,7 @@ from depthlab.records.identity import Identity
 from depthlab.records.journal import Journal
 from depthlab.records.record import read_record
 
-CONFIG = {"name": "runs", "seed": 0, "trainer": {"precision": "32-true", "devices": 2}}
+CONFIG = {"name": "runs", "seed": 0, "trainer": {"precision": "32-true", "devices": 2, "compile": False}}
 
 
 class Machine:

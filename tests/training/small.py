@@ -23,7 +23,13 @@ def classifier(momentum: float = 0.0, weight_decay: float = 0.0, seed: int = 0) 
     torch.manual_seed(seed)
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     build = partial(
-        build_sgd, lr=1.0, momentum=momentum, nesterov=False, weight_decay=weight_decay, decay_norm_and_bias=True
+        build_sgd,
+        fused=False,
+        lr=1.0,
+        momentum=momentum,
+        nesterov=False,
+        weight_decay=weight_decay,
+        decay_norm_and_bias=True,
     )
     return Classifier(network, build, Schedule(1.0, lambda step: LR_OF_STEP[step % 4]))
 

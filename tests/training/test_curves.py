@@ -10,7 +10,7 @@ import torch
 
 from depthlab.training.classifier import Classifier
 from depthlab.training.curves import CurveLog, Diverged, measured
-from depthlab.training.meter import Totals
+from depthlab.training.meter import Totals, count
 
 from .small import LR_OF_STEP, batch, classifier, trainer
 
@@ -37,7 +37,7 @@ def train(curves: CurveLog, module: Classifier, steps: range) -> Rows:
         module.step = step
         scores, labels = torch.eye(10), torch.arange(10)
         labels[: step % 4] += 1
-        module.train_meter.update(scores, labels, torch.tensor(10.0 * step))
+        module.train_meter.update(*count(scores, labels, torch.tensor(10.0 * step)))
         curves.on_train_batch_end(trainer(loggers=[rows]), module, None, None, 0)
     return rows
 
@@ -59,7 +59,7 @@ def test_batches_of_one_update_are_read_once() -> None:
     curves, module, rows = log(every_steps=1), classifier(), Rows()
     module.step = 1
     for _ in range(3):
-        module.train_meter.update(torch.eye(2), torch.arange(2), torch.tensor(1.0))
+        module.train_meter.update(torch.tensor(1.0), 0, 2)
         curves.on_train_batch_end(trainer(loggers=[rows]), module, None, None, 0)
     assert [step for step, _ in rows.rows] == [1]
 
@@ -99,7 +99,7 @@ def test_a_loss_that_is_not_finite_is_divergence_with_the_last_finite_values(val
     curves, module = log(), classifier()
     train(curves, module, range(1, 4))
     curves.latest["val/loss"] = value
-    module.train_meter.update(torch.eye(2), torch.arange(2), torch.tensor(value))
+    module.train_meter.update(torch.tensor(value), 0, 2)
     with pytest.raises(Diverged) as caught:
         train(curves, module, range(4, 9))
     assert caught.value.step == 6

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
+from depthlab.training import meter as meters
 from depthlab.training.meter import LossAndError, Totals
 
 RANDOM = torch.Generator().manual_seed(0)
@@ -18,7 +19,7 @@ BATCHES = [(torch.randn(n, 10, generator=RANDOM), torch.randint(0, 10, (n,), gen
 
 def count(meter: LossAndError, batches: list[tuple[Tensor, Tensor]]) -> LossAndError:
     for scores, labels in batches:
-        meter.update(scores, labels, F.cross_entropy(scores, labels, reduction="sum"))
+        meter.update(*meters.count(scores, labels, F.cross_entropy(scores, labels, reduction="sum")))
     return meter
 
 
@@ -66,7 +67,7 @@ def test_nothing_seen_is_nan_not_zero() -> None:
 
 def test_a_nan_loss_stays_visible() -> None:
     meter = LossAndError()
-    meter.update(torch.eye(2), torch.tensor([0, 1]), torch.tensor(math.nan))
+    meter.update(torch.tensor(math.nan), torch.tensor(0), 2)
     assert math.isnan(Totals.of(meter).loss)
 
 

@@ -16,7 +16,7 @@ def weights_after(optimizer_of: str, **arguments: object) -> list[Tensor]:
     """The weights of a 2-to-1 linear layer before and after two updates by GRADIENTS."""
     layer = nn.Linear(2, 1, bias=False)
     nn.init.constant_(layer.weight, 0.5)
-    optimizer = OPTIMIZERS[optimizer_of](layer, **arguments, decay_norm_and_bias=True)
+    optimizer = OPTIMIZERS[optimizer_of](layer, fused=False, **arguments, decay_norm_and_bias=True)
     weights = [layer.weight.detach().clone()]
     for gradient in GRADIENTS:
         layer.weight.grad = gradient.clone()
@@ -75,8 +75,8 @@ def test_norms_and_biases_can_be_spared() -> None:
 @pytest.mark.parametrize(
     "optimizer",
     [
-        build_sgd(nn.Linear(2, 2), 0.3, 0.9, False, 0.01, False),
-        build_adamw(nn.Linear(2, 2), 0.3, 0.9, 0.999, 1e-8, 0.01, False),
+        build_sgd(nn.Linear(2, 2), False, 0.3, 0.9, False, 0.01, False),
+        build_adamw(nn.Linear(2, 2), False, 0.3, 0.9, 0.999, 1e-8, 0.01, False),
     ],
 )
 def test_groups_reach_the_optimiser(optimizer: torch.optim.Optimizer) -> None:

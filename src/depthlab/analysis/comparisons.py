@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from depthlab.analysis.groups import Group, Setting
+from depthlab.analysis.groups import Group, Setting, differing_keys
 from depthlab.analysis.runs import METRICS
 from depthlab.analysis.statistics import LEVEL, Difference, contrast, holm, seeds_needed
 
@@ -57,6 +57,29 @@ def compare_pairs(pairs: Sequence[tuple[Group, Group]], metric: str, size: float
     ]
 
 
+def compare_recipes(groups: Sequence[Group], settings: Sequence[Setting], metric: str, size: float) -> list[Comparison]:
+    """Recipes of one network that differ in a single key, such as the precision: each against the first of them.
+
+    Groups of one setting are not compared again.
+    """
+    return compare_pairs(list(_recipes(groups, settings)), metric, size)
+
+
+def _recipes(groups: Sequence[Group], settings: Sequence[Setting]) -> Iterator[tuple[Group, Group]]:
+    together = [setting.groups for setting in settings]
+    by_label = sorted(groups, key=lambda group: group.label)
+    for idx, second in enumerate(by_label):
+        if any(_is_other_recipe(second, earlier) for earlier in by_label[:idx]):
+            continue  # compared with an earlier one, which stands for both
+        for first in by_label[idx + 1 :]:
+            if _is_other_recipe(first, second) and not any(first in part and second in part for part in together):
+                yield first, second
+
+
+def _is_other_recipe(one: Group, other: Group) -> bool:
+    return one.network == other.network and len(differing_keys([one.config, other.config])) == 1
+
+
 def sentence(comparison: Comparison) -> str:
     """The comparison in words, with its interval."""
     difference = comparison.difference
@@ -72,6 +95,11 @@ def sentence(comparison: Comparison) -> str:
     if difference.low > 0 or difference.high < 0:  # by itself, but not among all the comparisons that were made
         sign = 1 if difference.mean > 0 else -1
         return f"{a} {verb} {points} than {b}, {interval(difference, sign)}, but not significantly: {_p(comparison)}"
+    if -comparison.size <= difference.low and difference.high <= comparison.size:
+        return (
+            f"{a} and {b} are equal within {comparison.size:g} points in {METRICS[comparison.metric]}: "
+            f"{difference.mean:+.2f} points, {interval(difference)}"
+        )
     return (
         f"{a} and {b}: no clear difference in {METRICS[comparison.metric]}, {difference.mean:+.2f} points, "
         f"{interval(difference)}, {_p(comparison)}"

@@ -48,9 +48,11 @@ def summary_line(found: Collection) -> str:
     return f"{len(found.runs)} runs ({counts}{left_out}) on {'; '.join(data)}."
 
 
-def missing_runs(found: Collection, settings: Sequence[Setting]) -> list[str]:
-    """A line for every run that is not in the statistics although it was started or others let expect it."""
+def missing_runs(found: Collection, settings: Sequence[Setting], planned: Sequence[str]) -> list[str]:
+    """A line for every run that is not in the statistics although it was started, planned, or others let expect it."""
     lines = [_unfinished(run) for run in found.with_status("running", "failed", "diverged")]
+    if planned:  # what a sweep was launched for says more than the seeds of others
+        return [*lines, *(f"{name}: planned, not started" for name in planned)]
     for setting in settings:
         lines += [
             f"{group.label} seed {seed}: no record, though other networks have this seed"

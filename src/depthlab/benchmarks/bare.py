@@ -42,7 +42,7 @@ def train(config: TrainConfig, data: ImageDataModule, module: Classifier, device
     module.train()
     for step in itertools.count():
         with clock.spans.span("input"):
-            batch = data.transfer_batch_to_device(step, device, 0)
+            batch = data.train_batch(step, device)
         for group in optimizer.param_groups:
             group["lr"] = module.schedule(step) * group.get("lr_factor", 1.0)
         with clock.spans.span("network"):

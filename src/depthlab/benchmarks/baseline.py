@@ -102,7 +102,7 @@ def main() -> None:
 def train(config: TrainConfig, network: nn.Module, loader: DataLoader[Any], device: torch.device, clock: Clock) -> None:
     """The loop."""
     module = build_classifier(config, network)  # for its optimiser and its learning rate
-    optimizer: Any = module.configure_optimizers()
+    optimizer: Any = module.build_optimizer(network, fused=False)
     loss_sum = num_right = 0.0
     network.train()
     for step, (images, labels) in enumerate(endless(loader)):

@@ -36,7 +36,7 @@ def main() -> None:
 def make_ours(data: ImageDataModule, device: torch.device, clock: Clock) -> None:
     """What a step calls for its batch."""
     for number in itertools.count():
-        data.transfer_batch_to_device(number, device, 0)
+        data.train_batch(number, device)
         clock.steps_done()
 
 

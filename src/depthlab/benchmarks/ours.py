@@ -68,8 +68,8 @@ def _clocked(build_trainer: Callable[..., Any], clock: Clock) -> Callable[..., A
     """
 
     @wraps(build_trainer)
-    def call(config: Any, directory: Path, loggers: list[Any], callbacks: list[Any]) -> Any:
-        trainer = build_trainer(config, directory, loggers, callbacks)
+    def call(config: Any, directory: Path, loggers: list[Any], callbacks: list[Any], **options: Any) -> Any:
+        trainer = build_trainer(config, directory, loggers, callbacks, **options)
         last, seen = callbacks[-1], 0
         start, batch_end = last.on_train_start, last.on_train_batch_end
 
@@ -94,9 +94,9 @@ def _clocked(build_trainer: Callable[..., Any], clock: Clock) -> Callable[..., A
 def watch_parts(trainer: Any, module: Any, clock: Clock) -> None:
     """Time what is the network (forward, backward, update) and what is the input; the rest is ours and Lightning's."""
     spans = clock.spans
-    module.forward = spans.timed("network", module.forward)
+    module.train_forward = spans.timed("network", module.train_forward)
     backward = spans.timed("network", module.backward)
-    trainer.datamodule.transfer_batch_to_device = spans.timed("input", trainer.datamodule.transfer_batch_to_device)
+    trainer.datamodule.train_batch = spans.timed("input", trainer.datamodule.train_batch)
     before_update = module.on_before_optimizer_step
 
     def noted_backward(loss: Any, *args: Any, **kwargs: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from depthlab.data.stream import TrainStream
 from depthlab.errors import InputError
 
 SPLITS = ("train", "val", "test")
+BlockEnd = Callable[[int], int]  # of the number of a block's first batch: the first one that is not in it
 
 
 class Batch(NamedTuple):
@@ -31,22 +32,24 @@ class Batch(NamedTuple):
 
 
 class TrainBatches:
-    """The numbers of the batches to come, one validation span at a time.
+    """The numbers of the batches to come, one validation span at a time, one by one or in blocks.
 
     A loader in Lightning's sense whose epoch ends where validation is due, so that Lightning validates in steps
     counted from the start of the run, wherever a run was continued.
     """
 
-    def __init__(self, first: int, total: int, span: int) -> None:
+    def __init__(self, first: int, total: int, span: int, block_end: BlockEnd | None = None) -> None:
         self.next_number = first
         self.total = total
         self.span = span
+        self.block_end = block_end
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[int | range]:
         stop = min(self.total, (self.next_number // self.span + 1) * self.span)
         while self.next_number < stop:
-            self.next_number += 1
-            yield self.next_number - 1
+            first = self.next_number
+            self.next_number = first + 1 if self.block_end is None else min(stop, self.block_end(first))
+            yield first if self.block_end is None else range(first, self.next_number)
 
 
 class EvalBatches:
@@ -165,9 +168,12 @@ class ImageDataModule(LightningDataModule):
             device,
         )
 
-    def take(self, first: int, total: int, span: int) -> None:
-        """Train on batches `first` up to `total`, with a validation whenever `span` batches are full."""
-        self._train_batches = TrainBatches(first, total, span)
+    def take(self, first: int, total: int, span: int, block_end: BlockEnd | None = None) -> None:
+        """Train on batches `first` up to `total`, with a validation whenever `span` batches are full.
+
+        With `block_end` Lightning is given their numbers in blocks, and no images.
+        """
+        self._train_batches = TrainBatches(first, total, span, block_end)
 
     def train_dataloader(self) -> TrainBatches:
         """The numbers of the training batches."""
@@ -188,14 +194,23 @@ class ImageDataModule(LightningDataModule):
         """One pass over a split."""
         return EvalBatches(split, self.num_images(split), self.eval_batch_size)
 
+    def train_batch(self, number: int, device: torch.device) -> Batch:
+        """Training batch `number`, this process's part of it, made on `device`."""
+        draws = self.stream(device).batch(number)
+        images, labels = self.on_device("train", device).train_batch(draws.part(*self.share(0, len(draws.flip))))
+        return Batch(images, labels, "train")
+
     def transfer_batch_to_device(
-        self, batch: int | tuple[str, int, int], device: torch.device, dataloader_idx: int
-    ) -> Batch:
-        """Make the batch that a loader named, this process's part of it, on `device`."""
+        self, batch: int | range | tuple[str, int, int], device: torch.device, dataloader_idx: int
+    ) -> Batch | range:
+        """Make the batch that a loader named, this process's part of it, on `device`.
+
+        A block of training batches stays a range of numbers: each is made when its step comes.
+        """
+        if isinstance(batch, range):
+            return batch
         if isinstance(batch, int):
-            draws = self.stream(device).batch(batch)
-            images, labels = self.on_device("train", device).train_batch(draws.part(*self.share(0, len(draws.flip))))
-            return Batch(images, labels, "train")
+            return self.train_batch(batch, device)
         split, start, stop = batch
         images, labels = self.on_device(split, device).eval_batch(*self.share(start, stop))
         return Batch(images, labels, split)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 # Where a run happens, who watches it and how often it is saved do not change what it is. Device and thread
-# count are left out too: they are recorded for each stretch of a run, which may move to another machine.
+# count are left out too, and so is how a step is made fast: they are recorded for each stretch of a run, which may
+# move to another machine.
 NOT_IDENTITY = (
     "name",
     "rerun",
@@ -23,6 +24,8 @@ NOT_IDENTITY = (
     "trainer.num_threads",
     "trainer.profiler",
     "model.activation_checkpointing",
+    "trainer.compile",
+    "trainer.steps_per_replay",
 )
 
 # Keys that came after the first release, with the value at which they change nothing. A key at its neutral

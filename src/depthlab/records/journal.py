@@ -12,7 +12,7 @@ from depthlab.records.identity import Identity
 from depthlab.records.record import write_record
 
 # What makes a continuation worth a word: it goes on under something else than the stretch before.
-COMPARED = ("device", "num_threads", "versions", "git")
+COMPARED = ("device", "num_threads", "compiled", "versions", "git")
 
 
 class Journal:
@@ -51,6 +51,7 @@ class Journal:
         environment = {
             "device": device,
             "num_threads": num_threads,
+            "compiled": config["trainer"]["compile"],
             "versions": versions(),
             "git": git_state(),
         }
@@ -93,7 +94,8 @@ class Journal:
         if len(stretches) < 2:
             return []
         before, now = stretches[-2], stretches[-1]
-        return [f"{key} was {before[key]} and is now {now[key]}" for key in COMPARED if before[key] != now[key]]
+        both = [key for key in COMPARED if key in before]  # a record of an older version has not all of them
+        return [f"{key} was {before[key]} and is now {now[key]}" for key in both if before[key] != now[key]]
 
     def note(self, step: int, training_seconds: float) -> None:
         """Write that the run is at `step`, with the seconds this stretch has spent training."""

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from depthlab.data.datamodule import SPLITS, Batch
-from depthlab.training.meter import LossAndError
+from depthlab.training.meter import Counts, LossAndError, count
 from depthlab.training.schedules import Schedule
+
+RunBlock = Callable[["Classifier", range], None]
 
 
 class Classifier(LightningModule):
@@ -31,7 +33,7 @@ class Classifier(LightningModule):
     def __init__(
         self,
         network: nn.Module,
-        build_optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+        build_optimizer: Callable[..., torch.optim.Optimizer],
         schedule: Schedule,
     ) -> None:
         super().__init__()
@@ -39,6 +41,8 @@ class Classifier(LightningModule):
         self.build_optimizer = build_optimizer
         self.schedule = schedule
         self.step = 0
+        self.train_forward: Callable[[Tensor], Tensor] = network.forward
+        self.run_block: RunBlock | None = None
         self.train_meter = LossAndError()
         self.eval_meters = nn.ModuleList(LossAndError() for _ in SPLITS)
 
@@ -53,18 +57,36 @@ class Classifier(LightningModule):
         scores: Tensor = self.network(images)
         return scores.float()
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The mean cross-entropy of a batch."""
-        scores = self(batch.images)
+    def loss_and_counts(self, batch: Batch) -> tuple[Tensor, Counts]:
+        """The mean cross-entropy of a training batch, and what it adds to the meter."""
+        scores = self.train_forward(batch.images).float()
         loss = F.cross_entropy(scores, batch.labels)
-        self.train_meter.update(scores.detach(), batch.labels, loss.detach() * len(batch.labels))
+        return loss, count(scores, batch.labels, loss * len(batch.labels))
+
+    def training_step(self, batch: Batch | range, batch_idx: int) -> Tensor | None:
+        """The loss of a batch, of which Lightning makes the update; a block of steps makes its own."""
+        if isinstance(batch, range):
+            assert self.run_block is not None
+            self.run_block(self, batch)
+            return None
+        loss, counts = self.loss_and_counts(batch)
+        self.train_meter.update(*counts)
         return loss
+
+    def train_in_blocks(self, run_block: RunBlock) -> None:
+        """Leave the updates to `run_block`, which takes the numbers of a block's steps and moves `step` on."""
+        self.run_block = run_block
+        self.automatic_optimization = False
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile what training computes; evaluation and whoever looks into the network meet it as it is."""
+        self.train_forward = torch.compile(self.network.forward, *args, **kwargs)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Count a batch towards its split."""
         scores = self(batch.images)
         loss_sum = F.cross_entropy(scores, batch.labels, reduction="sum")
-        self.eval_meter(batch.split).update(scores, batch.labels, loss_sum)
+        self.eval_meter(batch.split).update(*count(scores, batch.labels, loss_sum))
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """The same as in validation."""

@@ -76,7 +76,7 @@ class Dashboard(Callback):
         if trainer.is_global_zero and pl_module.step == 0:
             writer = event_logger(trainer).experiment
             writer.add_custom_scalars(LAYOUT)
-            images = self.data.transfer_batch_to_device(0, pl_module.device, 0).images[:GRID_IMAGES]
+            images = self.data.train_batch(0, pl_module.device).images[:GRID_IMAGES]
             writer.add_image("inputs/train", painting.grid(images, GRID_COLUMNS), 0, dataformats="HWC")
             self._add_gradients(trainer, 0)
 

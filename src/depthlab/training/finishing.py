@@ -64,4 +64,4 @@ class AveragedBatchNorm(Callback):
     def _images(self, module: Classifier) -> Iterator[Tensor]:
         num_batches = self.data.stream(module.device).batches_per_epoch()
         for number in range(self.first_number, self.first_number + num_batches):
-            yield self.data.transfer_batch_to_device(number, module.device, 0).images
+            yield self.data.train_batch(number, module.device).images

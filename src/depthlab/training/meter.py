@@ -8,6 +8,13 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+Counts = tuple[Tensor | int, ...]
+
+
+def count(scores: Tensor, labels: Tensor, loss_sum: Tensor) -> Counts:
+    """Sum of losses, number of wrong answers and number of images: scores (n, num_classes), labels (n,)."""
+    return loss_sum.detach(), (scores.detach().argmax(dim=1) != labels).sum(), labels.numel()
+
 
 class LossAndError(Metric):
     """Mean cross-entropy and top-1 error in percent over all images seen since the last reset.
@@ -29,11 +36,15 @@ class LossAndError(Metric):
         self.add_state("num_wrong", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("num_images", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, scores: Tensor, labels: Tensor, loss_sum: Tensor) -> None:
-        """Add a batch: class scores (n, num_classes), labels (n,), and the sum of the images' losses."""
+    def update(self, loss_sum: Tensor | int, num_wrong: Tensor | int, num_images: Tensor | int) -> None:
+        """Add what `count` found in a batch, or what it found in several."""
         self.loss_sum += loss_sum
-        self.num_wrong += (scores.argmax(dim=1) != labels).sum()
-        self.num_images += labels.numel()
+        self.num_wrong += num_wrong
+        self.num_images += num_images
+
+    def sums(self) -> list[Tensor]:
+        """The three sums of this process, in the order in which `update` takes them."""
+        return [self.loss_sum, self.num_wrong, self.num_images]
 
     def put(self, loss_sum: float, num_wrong: float, num_images: float) -> None:
         """Go on from sums that were saved."""

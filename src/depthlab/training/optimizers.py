@@ -43,6 +43,7 @@ def _by_decay(parameters: list[nn.Parameter], weight_decay: float, decay_norm_an
 
 def build_sgd(
     network: nn.Module,
+    fused: bool,
     lr: float,
     momentum: float,
     nesterov: bool,
@@ -52,11 +53,12 @@ def build_sgd(
 ) -> torch.optim.Optimizer:
     """Stochastic gradient descent; the decay is part of the gradient, as in the paper."""
     groups = parameter_groups(network, weight_decay, decay_norm_and_bias, backbone_lr_factor)
-    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=fused)
 
 
 def build_adamw(
     network: nn.Module,
+    fused: bool,
     lr: float,
     beta1: float,
     beta2: float,
@@ -67,8 +69,8 @@ def build_adamw(
 ) -> torch.optim.Optimizer:
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
     groups = parameter_groups(network, weight_decay, decay_norm_and_bias, backbone_lr_factor)
-    return torch.optim.AdamW(groups, lr=lr, betas=(beta1, beta2), eps=eps)
+    return torch.optim.AdamW(groups, lr=lr, betas=(beta1, beta2), eps=eps, fused=fused)
 
 
-# What `optimizer.name` may say.
+# What `optimizer.name` may say. `fused` updates all parameters in one kernel.
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"sgd": build_sgd, "adamw": build_adamw}

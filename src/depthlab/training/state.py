@@ -10,6 +10,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from depthlab.training.classifier import Classifier
 from depthlab.training.meter import Totals
 
+COMPUTED_BY = ("foreach", "fused", "capturable")
+
 
 def capture(trainer: Trainer, module: Classifier, log_state: dict[str, Any]) -> dict[str, Any]:
     """The state after update number `module.step`. Every process calls this; the first one's result is kept.
@@ -40,9 +42,16 @@ class Continuation(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Optimiser, loss scale, random state and meters."""
         assert isinstance(pl_module, Classifier)
-        trainer.optimizers[0].load_state_dict(self.state["optimizer"])
+        _load(trainer.optimizers[0], self.state["optimizer"])
         if self.state["precision"]:
             trainer.precision_plugin.load_state_dict(self.state["precision"])
         torch.set_rng_state(self.state["random"])
         if trainer.is_global_zero:  # the sums were added up over the processes; they count once
             pl_module.train_meter.put(*self.state["train_totals"])
+
+
+def _load(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """The saved state, but for how updates are computed: that belongs to the device at hand."""
+    groups = zip(state["param_groups"], optimizer.param_groups, strict=True)
+    own = [{**saved, **{key: group[key] for key in COMPUTED_BY if key in group}} for saved, group in groups]
+    optimizer.load_state_dict({**state, "param_groups": own})

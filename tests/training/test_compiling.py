@@ -1,0 +1,87 @@
+"""A compiled run is a run like any other: it saves, loads, continues and measures under the same names."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from depthlab.errors import InputError
+from depthlab.evaluation import evaluate_run
+from depthlab.records.curves import read_curves
+from depthlab.records.record import read_record
+from depthlab.run import run
+from depthlab.training.compiling import CACHE_VARIABLE, compile_training
+
+from ..conftest import Compose
+from ..runs import SMALL, stop_after, weights
+from . import small
+
+NEEDS_COMPILER = pytest.mark.skipif(
+    not any(shutil.which(name) for name in ("g++", "clang++", "c++")), reason="there is no C++ compiler here"
+)
+
+
+@pytest.mark.slow
+@NEEDS_COMPILER
+def test_a_compiled_run_computes_saves_and_loads_like_an_eager_one(compose_config: Compose) -> None:
+    overrides = (*SMALL, "trainer.precision=32-true", "logger.every_steps=1")
+    eager = run(compose_config(*overrides, "name=eager"), "").directory
+    compiled = run(compose_config(*overrides, "name=compiled", "trainer.compile=true"), "").directory
+    assert compiled.name == eager.name
+    assert weights(compiled).keys() == weights(eager).keys()
+    ours, theirs = read_curves(compiled)["train/loss"], read_curves(eager)["train/loss"]
+    for (step, loss), (_, expected) in zip(ours[:4], theirs[:4], strict=True):
+        assert loss == pytest.approx(expected, rel=1e-3), step
+    record = read_record(compiled)
+    assert record["compiled"] is True
+    metrics = evaluate_run(compiled)
+    assert {key: metrics[key] for key in ("test/err", "val/err")} == {
+        key: record["metrics"][key] for key in ("test/err", "val/err")
+    }
+
+
+@pytest.mark.slow
+@NEEDS_COMPILER
+def test_a_run_may_change_between_compiled_and_eager_and_says_so(
+    compose_config: Compose, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_after(patch, 5)
+        run(compose_config(*SMALL), "")
+    directory = run(compose_config(*SMALL, "trainer.compile=true"), "").directory
+    assert read_record(directory)["status"] == "finished"
+    assert "compiled was False and is now True" in capsys.readouterr().out
+
+
+def test_the_cache_lies_where_it_outlives_the_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv(CACHE_VARIABLE, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("depthlab.training.compiling.shutil.which", lambda name: name)
+    compile_training(small.classifier(), "cpu")
+    assert os.environ[CACHE_VARIABLE] == str(tmp_path / "depthlab" / "inductor")
+    elsewhere = str(tmp_path / "elsewhere")
+    monkeypatch.setenv(CACHE_VARIABLE, elsewhere)
+    compile_training(small.classifier(), "cpu")
+    assert os.environ[CACHE_VARIABLE] == elsewhere
+
+
+def test_only_training_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, calls = small.classifier(), []
+    monkeypatch.setattr(torch, "compile", lambda forward, **options: lambda x: calls.append(1) or forward(x))
+    module.compile(dynamic=False)
+    module.validation_step(small.batch("val"), 0)
+    assert calls == []
+    module.training_step(small.batch(), 0)
+    assert calls == [1]
+
+
+@pytest.mark.parametrize(("accelerator", "remedy"), [("cpu", "g[+][+]"), ("gpu", "Triton")])
+def test_without_a_compiler_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch, accelerator: str, remedy: str) -> None:
+    monkeypatch.setattr("depthlab.training.compiling.shutil.which", lambda name: None)
+    monkeypatch.setattr("depthlab.training.compiling.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=remedy):
+        compile_training(small.classifier(), accelerator)
