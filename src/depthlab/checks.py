@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from depthlab.errors import InputError
+from depthlab.network_checks import check_network
 from depthlab.records.identity import flatten
 from depthlab.schema import (
     CHOICES,
@@ -24,7 +25,6 @@ from depthlab.schema import (
     POSITIVE,
     SECTIONS,
     VARIANTS,
-    CifarNetConfig,
     FolderConfig,
     SGDConfig,
     TrainConfig,
@@ -142,20 +142,7 @@ def _check_names(config: TrainConfig) -> None:
     for key, value in (("name", config.name), ("model.name", config.model.name)):
         if not value or value.startswith(".") or not all(c.isalnum() or c in "._-" for c in value):
             raise InputError(f"{key}={value!r}: use letters, digits, '.', '_' and '-' only.")
-    if isinstance(config.model, CifarNetConfig):
-        model = config.model
-        if model.depth < 8 or (model.depth - 2) % 6:
-            below = max(8, model.depth - (model.depth - 2) % 6)
-            raise InputError(
-                f"model.depth={model.depth}: the depth must be 6n+2 with n >= 1 (8, 14, 20, ...); "
-                f"the nearest are {below} and {below + 6}."
-            )
-        kind = "resnet" if model.residual else "plain"
-        if model.name.startswith(("resnet", "plain")) and model.name != f"{kind}{model.depth}":
-            raise InputError(
-                f"model.name={model.name}: this network is {kind}{model.depth}; type model={kind}{model.depth} "
-                "or give it a name of your own with model.name=..."
-            )
+    check_network(config.model)
 
 
 def _check_data(config: TrainConfig) -> None:
@@ -207,9 +194,9 @@ def _check_augment(config: TrainConfig) -> None:
 
 
 def _check_combinations(config: TrainConfig) -> None:
-    model, trainer = config.model, config.trainer
-    if isinstance(model, CifarNetConfig) and not model.residual and model.shortcut != "A":
-        raise InputError(f"model.shortcut={model.shortcut}: {model.name} is plain and has no shortcuts.")
+    trainer, factor = config.trainer, config.optimizer.backbone_lr_factor
+    if factor != 1 and config.model.freeze == "backbone":
+        raise InputError(f"optimizer.backbone_lr_factor={factor}: model.freeze=backbone leaves it nothing to train.")
     if isinstance(config.optimizer, SGDConfig) and config.optimizer.nesterov and not config.optimizer.momentum:
         raise InputError("optimizer.nesterov=true: Nesterov's form needs optimizer.momentum above 0.")
     if trainer.devices == 0 or trainer.devices < -1:

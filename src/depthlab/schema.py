@@ -13,14 +13,73 @@ from omegaconf import MISSING, OmegaConf
 
 
 @dataclass
-class CifarNetConfig:
-    """A plain or residual network of section 4.2 of the paper."""
+class NetworkConfig:
+    """What every network has: a name, the weights it starts from, what of it trains, dropout, a second stream."""
 
     family: str = MISSING
     name: str = MISSING
+    weights: str | None = None
+    drop_classifier: bool = False
+    freeze: str = "none"
+    dropout: float = 0.0
+    two_stream: bool = False
+
+
+@dataclass
+class CifarNetConfig(NetworkConfig):
+    """A plain or residual network of section 4.2 of the paper, or its form with bottlenecks or pre-activation."""
+
     depth: int = MISSING
     residual: bool = MISSING
     shortcut: str = MISSING
+    block: str = "basic"
+    preactivation: bool = False
+    stochastic_depth: float = 0.0
+    activation_checkpointing: bool = False
+
+
+@dataclass
+class WideNetConfig(NetworkConfig):
+    """A wide residual network."""
+
+    depth: int = MISSING
+    width_factor: int = MISSING
+    stochastic_depth: float = 0.0
+    activation_checkpointing: bool = False
+
+
+@dataclass
+class ImageNetConfig(NetworkConfig):
+    """A network of Table 1 of the paper, with torchvision's names and variants."""
+
+    depth: int = MISSING
+    residual: bool = MISSING
+    shortcut: str = MISSING
+    preactivation: bool = MISSING
+    stem: str = MISSING
+    groups: int = MISSING
+    width_per_group: int = MISSING
+    stochastic_depth: float = 0.0
+    activation_checkpointing: bool = False
+
+
+@dataclass
+class DenseConfig(NetworkConfig):
+    """Fully connected layers."""
+
+    widths: list[int] = MISSING
+
+
+@dataclass
+class DenseNetConfig(NetworkConfig):
+    """torchvision's DenseNet."""
+
+    growth_rate: int = MISSING
+    block_config: list[int] = MISSING
+    num_init_features: int = MISSING
+    bn_size: int = MISSING
+    stem: str = MISSING
+    activation_checkpointing: bool = False
 
 
 @dataclass
@@ -82,6 +141,7 @@ class SGDConfig:
     nesterov: bool = MISSING
     weight_decay: float = MISSING
     decay_norm_and_bias: bool = MISSING
+    backbone_lr_factor: float = 1.0
 
 
 @dataclass
@@ -95,6 +155,7 @@ class AdamWConfig:
     eps: float = MISSING
     weight_decay: float = MISSING
     decay_norm_and_bias: bool = MISSING
+    backbone_lr_factor: float = 1.0
 
 
 @dataclass
@@ -201,7 +262,16 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         {"cifar10": DataConfig, "cifar100": DataConfig, "mnist": DataConfig, "digits": DataConfig}
         | {"image_folder": FolderConfig},
     ),
-    "model": ("family", {"cifar": CifarNetConfig}),
+    "model": (
+        "family",
+        {
+            "cifar": CifarNetConfig,
+            "wide": WideNetConfig,
+            "imagenet": ImageNetConfig,
+            "dense": DenseConfig,
+            "densenet": DenseNetConfig,
+        },
+    ),
     "optimizer": ("name", {"sgd": SGDConfig, "adamw": AdamWConfig}),
     "schedule": (
         "name",
@@ -218,6 +288,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "data.normalization": ("per_pixel", "per_channel"),
     "data.last_batch": ("wrap", "short"),
     "model.shortcut": ("A", "B", "C"),
+    "model.block": ("basic", "bottleneck"),
+    "model.stem": ("small", "imagenet"),
     "schedule.warmup_shape": ("constant", "linear"),
     "trainer.accelerator": ("auto", "cpu", "gpu", "mps"),
     "trainer.strategy": ("auto", "ddp"),
@@ -234,7 +306,14 @@ POSITIVE = (
     "data.image_size",
     "data.memory_limit_gib",
     "data.num_workers",
+    "model.width_factor",
+    "model.groups",
+    "model.width_per_group",
+    "model.growth_rate",
+    "model.num_init_features",
+    "model.bn_size",
     "optimizer.lr",
+    "optimizer.backbone_lr_factor",
     "optimizer.eps",
     "schedule.factor",
     "schedule.total_steps",
@@ -261,6 +340,8 @@ NOT_NEGATIVE = (
     "augment.color_jitter",
     "augment.random_erasing",
     "augment.label_smoothing",
+    "model.dropout",
+    "model.stochastic_depth",
     "optimizer.momentum",
     "optimizer.beta1",
     "optimizer.beta2",
@@ -280,7 +361,13 @@ def steps_if_deep(depth: int, threshold: int, steps: int) -> int:
     return steps if depth >= threshold else 0
 
 
+def words_if(condition: bool, words: str) -> str:
+    """`words` where the condition holds, else nothing: a part of a network's name, for configs/model."""
+    return words if condition else ""
+
+
 OmegaConf.register_new_resolver("steps_if_deep", steps_if_deep, replace=True)
+OmegaConf.register_new_resolver("words_if", words_if, replace=True)
 
 
 def known_keys() -> list[str]:

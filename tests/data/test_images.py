@@ -117,3 +117,10 @@ def test_statistics_in_chunks_are_those_of_the_whole(monkeypatch: pytest.MonkeyP
     chunked = fit_normalization(images, "per_channel")
     assert torch.allclose(whole.scale, chunked.scale)
     assert torch.allclose(whole.offset, chunked.offset)
+
+
+def test_deviations_are_what_channels_were_divided_by() -> None:
+    images = np.random.RandomState(0).randint(0, 256, (50, 4, 4, 3)).astype(np.uint8)
+    assert fit_normalization(images, "per_pixel").deviations() == pytest.approx([1, 1, 1])
+    expected = (images / 255).std(axis=(0, 1, 2))
+    assert fit_normalization(images, "per_channel").deviations() == pytest.approx(expected.tolist(), rel=1e-5)

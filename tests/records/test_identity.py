@@ -34,6 +34,7 @@ NOT_PART = {
     "trainer.compile",
     "trainer.steps_per_replay",
     "trainer.profiler",
+    "model.activation_checkpointing",
 }
 
 

@@ -66,7 +66,7 @@ def ordered(found: Collection) -> list[Run]:
     """The runs in the order of the lists: by depth, plain before residual, by seed."""
 
     def place(run: Run) -> tuple[int, bool, tuple[int, ...]]:
-        return run.record["model"]["depth"], run.record["model"]["residual"], run.repetition
+        return run.record["model"]["depth"] or 0, bool(run.record["model"]["residual"]), run.repetition
 
     return sorted(found.runs, key=place)
 

@@ -31,10 +31,10 @@ class Figure:
 def error_vs_depth(setting: Setting) -> Figure:
     """Final errors against depth: every run a point, lines through the means, training beside test."""
     title = "Error against depth"
-    kinds = {k: [g for g in groups if g.finished] for k, groups in setting.kinds().items()}
+    kinds = {k: [g for g in groups if g.finished and g.depth] for k, groups in setting.kinds().items()}
     kinds = {kind: groups for kind, groups in kinds.items() if groups}
     if not kinds:
-        return Figure("error_vs_depth", title, "no run has finished", None)
+        return Figure("error_vs_depth", title, "no run of a network with a depth has finished", None)
     drawing, axes = style.new_figure(1, 2, 8, 3.4)
     panels = (("train/err", "training error (%)"), ("test/err", "test error (%)"))
     for axis, (metric, label) in zip(axes[0], panels, strict=True):

@@ -11,8 +11,12 @@ from depthlab.analysis.statistics import Summary, summarize
 
 # What tells the networks of one comparison apart; everything else must be equal between them.
 NETWORK = ("model.name", "model.depth", "model.residual", "recipe")
+# Where a network starts and what of it trains: runs that differ in these alone are of one comparison.
+TRANSFER = ("model.weights", "model.drop_classifier", "model.freeze", "optimizer.backbone_lr_factor")
 # The paper warms up its deepest networks only, so this may differ between depths that are compared.
 FOLLOWS_DEPTH = ("schedule.warmup_steps",)
+STRICT = (*NETWORK, "model.shortcut", *TRANSFER)
+LOOSE = (*STRICT, *FOLLOWS_DEPTH)
 
 
 @dataclass(frozen=True)
@@ -35,21 +39,22 @@ class Group:
 
     @property
     def depth(self) -> int:
-        """Weighted layers."""
-        return int(self.runs[0].record["model"]["depth"])
+        """Weighted layers; 0 for a network that has no such number."""
+        return int(self.runs[0].record["model"]["depth"] or 0)
 
     @property
     def residual(self) -> bool:
-        """Whether the network has shortcuts."""
-        return bool(self.runs[0].record["model"]["residual"])
+        """Whether the network has shortcuts; True for one that is no residual network and no plain twin either."""
+        return self.runs[0].record["model"]["residual"] is not False
 
     @property
     def kind(self) -> str:
-        """What the network shares with others of another depth, such as `plain` or `residual (B)`."""
-        if not self.residual:
-            return "plain"
+        """What the network shares with others of another depth, such as `plain` or `residual (B), from weights`."""
         shortcut = self.config.get("model.shortcut")
-        return "residual" if shortcut in (None, "A") else f"residual ({shortcut})"
+        letter = "" if shortcut in (None, "A") else f" ({shortcut})"
+        is_residual = self.runs[0].record["model"]["residual"]
+        kind = self.network if is_residual is None else f"residual{letter}" if is_residual else "plain"
+        return ", ".join([kind, *_start(self.config)])
 
     @property
     def finished(self) -> list[Run]:
@@ -131,15 +136,15 @@ def differing_keys(configs: Sequence[dict[str, Any]], ignored: Iterable[str] = N
 def find_settings(groups: Sequence[Group]) -> list[Setting]:
     """Groups that may be compared with one another, the largest setting first."""
     parts: list[list[Group]] = []
-    for loose in _partition(groups, (*NETWORK, "model.shortcut", *FOLLOWS_DEPTH)):
+    for loose in _partition(groups, LOOSE):
         if _distinct(loose):
             parts.append(loose)
             continue
-        for part in _partition(loose, (*NETWORK, "model.shortcut")):
+        for part in _partition(loose, STRICT):
             # What still stands for the same network twice differs in its name or recipe only: never pooled.
             parts.extend([part] if _distinct(part) else [[group] for group in part])
     parts.sort(key=len, reverse=True)
-    keys = differing_keys([part[0].config for part in parts], (*NETWORK, "model.shortcut", *FOLLOWS_DEPTH))
+    keys = differing_keys([part[0].config for part in parts], LOOSE)
     return [Setting(tuple(part), describe(part[0].config, keys)) for part in parts]
 
 
@@ -148,8 +153,16 @@ def describe(config: dict[str, Any], keys: Sequence[str]) -> str:
     return ", ".join(f"{key.split('.')[-1]}={_short(config.get(key))}" for key in keys)
 
 
+def _start(config: dict[str, Any]) -> list[str]:
+    """Words for the weights that a network starts from; none where they are random."""
+    if config.get("model.weights") is None:
+        return []
+    others = [key for key in ("model.freeze", "optimizer.backbone_lr_factor") if key in config]
+    return ["from weights", *(describe(config, [key]) for key in others)]
+
+
 def _order(run: Run) -> tuple[Any, ...]:
-    return run.record["model"]["depth"], run.record["model"]["residual"], run.identity()
+    return run.record["model"]["depth"] or 0, bool(run.record["model"]["residual"]), run.identity()
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:

@@ -142,12 +142,13 @@ def _check(record: dict[str, Any]) -> None:
     model, data = record["model"], record["data"]
     for where, key, kind in (
         (model, "name", str),
-        (model, "depth", int),
-        (model, "residual", bool),
         (data, "name", str),
         (record, "recipe", str),
     ):
         if not isinstance(where.get(key), kind):
+            raise InputError(f"the record is not whole: {key!r} is missing or of the wrong type")
+    for key, kinds in (("depth", int | None), ("residual", bool | None)):  # null for networks without such a thing
+        if key not in model or not isinstance(model[key], kinds):
             raise InputError(f"the record is not whole: {key!r} is missing or of the wrong type")
     for key, optional in OPTIONAL.items():
         if record.get(key) is not None and not isinstance(record[key], optional):

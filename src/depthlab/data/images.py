@@ -28,6 +28,10 @@ class Normalization:
     scale: Tensor
     offset: Tensor
 
+    def deviations(self) -> list[float]:
+        """By what each channel, as a number from 0 to 1, is divided."""
+        return (1 / (255 * self.scale.double())).tolist()
+
 
 def fit_normalization(images: Images, kind: str) -> Normalization:
     """The normalisation that the training images (N, H, W, C) ask for.

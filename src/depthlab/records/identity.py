@@ -24,6 +24,7 @@ NOT_IDENTITY = (
     "trainer.strategy",
     "trainer.num_threads",
     "trainer.profiler",
+    "model.activation_checkpointing",
     "trainer.compile",
     "trainer.steps_per_replay",
     # A folder's images are the same in memory and streamed.
@@ -43,6 +44,15 @@ NEUTRAL: dict[str, Any] = {
     "augment.color_jitter": 0,
     "augment.random_erasing": 0,
     "augment.label_smoothing": 0,
+    "model.weights": None,
+    "model.drop_classifier": False,
+    "model.freeze": "none",
+    "model.dropout": 0.0,
+    "model.two_stream": False,
+    "model.block": "basic",
+    "model.preactivation": False,
+    "model.stochastic_depth": 0.0,
+    "optimizer.backbone_lr_factor": 1.0,
 }
 
 # What `recipe` leaves out besides: runs that differ in these alone are repetitions of one recipe.

@@ -17,6 +17,7 @@ from depthlab.checks import check
 from depthlab.errors import InputError
 from depthlab.hardware import Hardware, resolve
 from depthlab.records.identity import flatten, identify, name_repetition
+from depthlab.records.weights import by_content, find_weights
 from depthlab.schema import TrainConfig, as_dict
 from depthlab.sweeps.job import Entry, Job, labels
 from depthlab.sweeps.standing import standing
@@ -97,6 +98,8 @@ def _check(composed: DictConfig, hardware: Hardware) -> TrainConfig:
         raise InputError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
     config = check(tree)
     config.trainer = resolve(config.trainer, hardware)
+    if config.model.weights is not None:
+        find_weights(config.model.weights)
     return config
 
 
@@ -105,7 +108,7 @@ def _as_jobs(requests: Sequence[Request], configs: Sequence[TrainConfig]) -> lis
     named = labels([request.overrides for request in requests], names)
     jobs = []
     for idx, (request, config, label) in enumerate(zip(requests, configs, named, strict=True)):
-        identity = identify(flatten(as_dict(config)), config.trainer.devices)
+        identity = identify(by_content(flatten(as_dict(config))), config.trainer.devices)
         directory = Path(config.paths.log_dir) / config.name / identity.directory
         command = shlex.join(["python", "train.py", *request.overrides])
         jobs.append(Job(idx, label, command, config, identity, directory))

@@ -129,6 +129,6 @@ class Classifier(LightningModule):
         """One update at the schedule's rate. Lightning computes the gradient inside the closure."""
         rate = self.schedule(self.step)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("lr_factor", 1.0)
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.step += 1
