@@ -116,6 +116,7 @@ def test_a_continued_run_ends_as_if_it_had_never_stopped(
     assert [(part["from_step"], part["to_step"]) for part in stretches] == [(0, stop_at), (stop_at, 12)]
 
 
+@pytest.mark.slow
 def test_a_continued_run_with_every_augmentation_ends_as_if_it_had_never_stopped(
     compose_config: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -200,6 +200,15 @@ def test_switching_one_on_leaves_the_draws_of_the_others() -> None:
     assert torch.equal(weight_of(train_batch(one)), weight_of(train_batch(all_of_them)))
 
 
+def test_each_kind_and_each_epoch_draws_from_a_stream_of_its_own() -> None:
+    def first(random: Any, n: int) -> tuple[np.ndarray, ...]:
+        return tuple(random(kind).random_sample(n) for kind in range(1, 6))
+
+    drawn = [values[0].item() for epoch in range(3) for values in augment._epoch(first, (), 1, epoch, 1, CPU)]
+    of_crops = [np.random.RandomState([1, 0, epoch]).random_sample() for epoch in range(3)]
+    assert len({*drawn, *of_crops}) == 18
+
+
 def weight_of(batch: Batch) -> Tensor:
     assert batch.weight is not None
     return batch.weight
