@@ -49,10 +49,20 @@ def _copy(directory: Path, record: dict[str, Any], copy: Path) -> Path:
     del record["version"]
     record["config"] = {**record["config"], "paths": NEUTRAL_PATHS}
     record["command"] = " ".join(word for word in record["command"].split() if not word.startswith("paths."))
+    _hide_the_place_of_weights(record)
     points = {name: len(curve) for name, curve in curves.items()}
     record["published"] = {"max_points": MAX_POINTS, "points_before": points}
     write_record(copy, record)
     return copy
+
+
+def _hide_the_place_of_weights(record: dict[str, Any]) -> None:
+    """The name of a file or folder is enough: its content is in the record."""
+    model, started_from = record["config"].get("model") or {}, record.get("weights")
+    if model.get("weights"):
+        record["config"]["model"] = {**model, "weights": Path(model["weights"]).name}
+    if started_from:
+        record["weights"] = {**started_from, "source": Path(started_from["source"]).name}
 
 
 def _write_curves(path: Path, curves: Curves) -> None:
