@@ -216,3 +216,12 @@ def test_no_side_outlives_a_benchmark_that_is_terminated(linux: None, tmp_path: 
     process.terminate()
     assert process.wait(30) == 128 + signal.SIGTERM
     assert sides and not any(Path(f"/proc/{pid}").exists() for pid in sides)
+
+
+@pytest.mark.slow
+def test_memory_is_measured_with_and_without_recomputation(command: Command, tmp_path: Path) -> None:
+    tree = measure(command, tmp_path, "memory", "--models", "resnet20")
+    (comparison,) = tree["comparisons"]
+    sides = {name: side["measurements"] for name, side in comparison["sides"].items()}
+    assert sides["kept"]["loss"] == sides["recomputed"]["loss"]
+    assert min(side["peak_memory_mib"][0] for side in sides.values()) > 50

@@ -15,6 +15,7 @@ from depthlab.errors import InputError
 from depthlab.evaluation import evaluate_run, load_run
 from depthlab.models import TwoStream, cifar_net
 from depthlab.records.checkpoints import list_checkpoints, load_checkpoint
+from depthlab.records.publishing import publish
 from depthlab.records.record import read_record
 from depthlab.records.weights import content_name, find_weights
 from depthlab.report import make_report
@@ -130,10 +131,11 @@ def test_every_parameter_that_trains_is_in_one_group(compose_config: Compose, de
     assert len(grouped) == len({id(parameter) for parameter in grouped}) == len(list(module.network.parameters()))
 
 
-def test_a_run_with_random_masks_that_was_stopped_ends_as_if_it_had_not(
-    compose_config: Compose, monkeypatch: pytest.MonkeyPatch
+def test_a_run_with_weights_and_random_masks_that_was_stopped_ends_as_if_it_had_not(
+    compose_config: Compose, monkeypatch: pytest.MonkeyPatch, pretrained: Path
 ) -> None:
     keys = (*SMALL, "model.dropout=0.3", "model.stochastic_depth=0.5", "checkpoint.every_steps=1")
+    keys += (f"model.weights={pretrained}",)
     whole = run(compose_config(*keys, "name=whole"), "").directory
     decide = Checkpoints._save_if_due
 
@@ -145,6 +147,7 @@ def test_a_run_with_random_masks_that_was_stopped_ends_as_if_it_had_not(
         patch.setattr(Checkpoints, "_save_if_due", stop)
         assert run(compose_config(*keys, "name=cut"), "").status == "interrupted"
     cut = run(compose_config(*keys, "name=cut"), "").directory
+    assert read_record(cut)["weights"] == read_record(whole)["weights"]
     expected, found = last_weights(whole), last_weights(cut)
     assert all(torch.equal(value, found[name]) for name, value in expected.items())
     without = run(compose_config(*SMALL, "name=without"), "").directory
@@ -186,6 +189,7 @@ def test_networks_without_a_depth_have_a_record_and_a_report(compose_config: Com
     assert (model["depth"], model["residual"], model["name"]) == (None, None, "two_stream_dense")
     report = make_report([dense.parent], tmp_path / "report")
     assert sorted(group.network for group in report.groups) == ["dense", "resnet8", "two_stream_dense"]
+    assert {group.kind for group in report.groups} == {"dense", "residual", "two_stream_dense"}
     assert not report.document.comparisons  # networks of different families are no series
     assert "two_stream_dense" in report.markdown.read_text()
 
@@ -231,3 +235,13 @@ def test_what_contradicts_itself_is_refused_early(
 ) -> None:
     with pytest.raises(Exception, match=message):
         compose_config(*overrides)
+
+
+def test_what_is_published_names_no_folder_of_weights(
+    compose_config: Compose, pretrained: Path, tmp_path: Path
+) -> None:
+    directory = run(compose_config(*SMALL, *SHORT, f"model.weights={pretrained}"), "").directory
+    (copy,) = publish(directory, tmp_path / "published")
+    record = read_record(copy)
+    assert record["config"]["model"]["weights"] == record["weights"]["source"] == pretrained.name
+    assert str(tmp_path) not in (copy / "record.json").read_text()

@@ -14,7 +14,7 @@ from depthlab.records.record import find_records, read_record, write_record
 
 MAX_POINTS = 2000  # of each curve
 DIAGNOSTICS = "diagnostics"
-FOLDER = "data.folder="
+PLACES = ("data.folder", "model.weights")  # keys whose value may be a path
 NEUTRAL_PATHS = {"data_dir": "data", "log_dir": "logs"}
 
 
@@ -50,14 +50,19 @@ def _copy(directory: Path, record: dict[str, Any], copy: Path) -> Path:
     del record["version"]
     record["config"] = {**record["config"], "paths": NEUTRAL_PATHS}
     _shorten_folder(record["config"])
+    _hide_the_place_of_weights(record)
     words = [word for word in record["command"].split() if not word.startswith("paths.")]
-    record["command"] = " ".join(
-        f"{FOLDER}{PurePath(word).name}" if word.startswith(FOLDER) and "/" in word else word for word in words
-    )
+    record["command"] = " ".join(_by_name(word) for word in words)
     points = {name: len(curve) for name, curve in curves.items()}
     record["published"] = {"max_points": MAX_POINTS, "points_before": points}
     write_record(copy, record)
     return copy
+
+
+def _by_name(word: str) -> str:
+    """An override that names a file or folder, by its name alone."""
+    key, _, value = word.partition("=")
+    return f"{key}={PurePath(value).name}" if key in PLACES and "/" in value else word
 
 
 def _shorten_folder(config: dict[str, Any]) -> None:
@@ -65,6 +70,15 @@ def _shorten_folder(config: dict[str, Any]) -> None:
     data = config["data"]
     if "folder" in data:
         config["data"] = {**data, "folder": PurePath(data["folder"]).name}
+
+
+def _hide_the_place_of_weights(record: dict[str, Any]) -> None:
+    """The name of a file or folder is enough: its content is in the record."""
+    model, started_from = record["config"].get("model") or {}, record.get("weights")
+    if model.get("weights"):
+        record["config"]["model"] = {**model, "weights": Path(model["weights"]).name}
+    if started_from:
+        record["weights"] = {**started_from, "source": Path(started_from["source"]).name}
 
 
 def _write_curves(path: Path, curves: Curves) -> None:

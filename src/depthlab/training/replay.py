@@ -109,10 +109,11 @@ class ReplayedSteps:
                 self._take_step = self._prepared(module, self.batch_of(numbers[0]))
             for total, so_far in zip(self._totals, module.train_meter.sums(), strict=True):
                 total.copy_(so_far)
-            rates = _to_device([module.schedule(number) for number in numbers], device)
+            factors = self._lr_factors
+            rates = _to_device([[module.schedule(number) * factor for factor in factors] for number in numbers], device)
             for number, rate in zip(numbers, rates.unbind(), strict=True):
-                for own_rate, factor in self._rates:
-                    own_rate.copy_(rate * factor)
+                for static_rate, fresh_rate in zip(self._rates, rate.unbind(), strict=True):
+                    static_rate.copy_(fresh_rate)
                 for static, fresh in zip(self._batch_tensors, _tensors(self.batch_of(number)), strict=True):
                     static.copy_(fresh)
                 self._take_step()
@@ -123,10 +124,10 @@ class ReplayedSteps:
     def _prepared(self, module: Classifier, example: Batch) -> Callable[[], None]:
         """A function that takes one step with what lies in the static tensors."""
         optimizer = module.trainer.optimizers[0]
-        self._rates: list[tuple[Tensor, float]] = []
-        for group in optimizer.param_groups:
-            group["lr"] = torch.zeros((), device=module.device)
-            self._rates.append((group["lr"], group.get("lr_factor", 1.0)))
+        self._rates = [torch.zeros((), device=module.device) for _ in optimizer.param_groups]
+        self._lr_factors = [group.get("lr_factor", 1.0) for group in optimizer.param_groups]
+        for group, rate in zip(optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate
         copies: dict[str, Any] = {
             key: value.clone() for key, value in example._asdict().items() if isinstance(value, Tensor)
         }
@@ -152,8 +153,8 @@ def _tensors(batch: Batch) -> list[Tensor]:
     return [value for value in batch if isinstance(value, Tensor)]
 
 
-def _to_device(values: Sequence[float], device: torch.device) -> Tensor:
-    """float32 (n,), sent without waiting for the device: only pinned memory is."""
+def _to_device(values: Sequence[Sequence[float]], device: torch.device) -> Tensor:
+    """float32 (n, m), sent without waiting for the device: only pinned memory is."""
     tensor = torch.tensor(values)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
