@@ -67,7 +67,7 @@ def _batch(overrides: list[str], number: int) -> tuple[Batch, Normalization, tup
     with initialize_config_dir(config_dir=str(CONFIG_DIR), version_base="1.3"):
         tree = OmegaConf.to_container(compose("train", overrides=overrides), resolve=True)
     data = build_data(check(cast(dict[str, Any], tree)))
-    return data.transfer_batch_to_device(number, torch.device("cpu"), 0), data.normalization, data.classes
+    return data.train_batch(number, torch.device("cpu")), data.normalization, data.classes
 
 
 if __name__ == "__main__":
