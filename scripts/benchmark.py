@@ -5,6 +5,7 @@ input      the input path alone against torchvision's loader
 startup    from the command to the first step, by parts; --help, --cfg job, tab completion
 overhead   a whole run against a bare loop with the same mathematics
 sweep      jobs through the launcher, one at a time against several at a time
+memory     the most memory of training steps, activations kept and stages recomputed
 
 Each side is a process of its own that stands still while the other is measured. Prints medians and ratios; every
 single measurement goes into a JSON file. For real images DEPTHLAB_DATA_DIR names the folder that holds CIFAR-10.
@@ -25,6 +26,7 @@ from rich.console import Console
 
 from depthlab.benchmarks.inputs import compare_inputs
 from depthlab.benchmarks.measure import Comparison
+from depthlab.benchmarks.memory import compare_memory
 from depthlab.benchmarks.settings import Settings
 from depthlab.benchmarks.sides import SideFailed
 from depthlab.benchmarks.startup import measure_startup
@@ -42,6 +44,7 @@ MODES = {
     "startup": measure_startup,
     "overhead": compare_with_bare_loop,
     "sweep": compare_sweeps,
+    "memory": compare_memory,
 }
 # Steps in a turn, turns, networks and data where the command line does not say. A turn takes about two seconds.
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -51,6 +54,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "startup": {"steps": 1, "turns": 7, "models": ["resnet20"], "data": "cifar10"},
     "overhead": {"steps": 20, "turns": 20, "models": ["resnet20"], "data": "cifar10"},
     "sweep": {"steps": 440, "turns": 3, "models": ["resnet20"], "data": "digits"},
+    "memory": {"steps": 1, "turns": 1, "models": ["resnet110"], "data": "cifar10"},
 }
 
 

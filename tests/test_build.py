@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -47,6 +48,34 @@ def test_data_follow_the_seed_in_their_order_only(compose_config: Compose) -> No
     assert (first.num_images("train"), first.num_images("val")) == (1337, 100)
     assert not first.frozen
     assert build_data(compose_config("trainer.overfit_one_batch=true")).frozen
+
+
+@pytest.mark.parametrize("key", ["mixup", "cutmix", "color_jitter", "random_erasing", "label_smoothing"])
+def test_each_augmentation_has_a_key_that_reaches_it_and_is_off_by_default(compose_config: Compose, key: str) -> None:
+    changed = {}
+    for override in ((), (f"augment.{key}=0.5",)):
+        config = compose_config(*override)
+        data = build_data(config)
+        module = build_classifier(config, build_network(config, 1, 10))
+        changed[override] = {**asdict(data.augmentation), "label_smoothing": module.label_smoothing}
+    (before, after) = changed.values()
+    assert set(before.values()) == {0}
+    assert {name: value for name, value in after.items() if value} == {key: 0.5}
+
+
+@pytest.mark.parametrize(
+    ("change", "train", "val"),
+    [
+        ("data.fold=1 data.num_folds=5", 1149, 288),
+        ("data.images_per_class=20", 200, 137),
+        ("data.classes=[3,1,7]", 0, 0),
+    ],
+)
+def test_each_key_of_the_selection_reaches_the_data(compose_config: Compose, change: str, train: int, val: int) -> None:
+    data = build_data(compose_config(*change.split()))
+    if train:
+        assert (data.num_images("train"), data.num_images("val")) == (train, val)
+    assert data.classes == (tuple("0123456789") if train else ("3", "1", "7"))
 
 
 def test_the_optimiser_is_the_one_that_was_asked_for(compose_config: Compose) -> None:

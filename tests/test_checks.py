@@ -7,14 +7,17 @@ import re
 from typing import Any
 
 import pytest
+from omegaconf import MISSING
 
 from depthlab.checks import check, nearest
 from depthlab.errors import InputError
+from depthlab.records.identity import NEUTRAL, flatten
 from depthlab.schema import as_dict, known_keys, steps_if_deep
 
 from .conftest import compose_tree
 
 TREE = compose_tree("trainer=cpu")
+OVERFIT = {"trainer__overfit_one_batch": True}
 
 
 def tree_with(**changes: Any) -> dict[str, Any]:
@@ -157,7 +160,14 @@ def test_null_switches_off_what_can_be_switched_off(key: str) -> None:
     check(tree_with(**{key: None}))
 
 
-@pytest.mark.parametrize("key", sorted(set(known_keys()) - {"optimizer.beta1", "optimizer.beta2", "optimizer.eps"}))
+def is_required(key: str) -> bool:
+    """Not so for keys that came later: records made before them lack them, and have the neutral value."""
+    group, _, name = key.rpartition(".")
+    node = getattr(check(TREE), group) if group else check(TREE)
+    return bool(type(node).__dataclass_fields__[name].default == MISSING)
+
+
+@pytest.mark.parametrize("key", sorted(key for key in flatten(TREE) if key in known_keys() and is_required(key)))
 def test_a_missing_key_is_named(key: str) -> None:
     tree = copy.deepcopy(TREE)
     *groups, last = key.split(".")
@@ -167,6 +177,17 @@ def test_a_missing_key_is_named(key: str) -> None:
     del node[last]
     with pytest.raises(InputError, match=rf"{re.escape(key)}( is missing|=None)"):
         check(tree)
+
+
+@pytest.mark.parametrize("key", sorted(set(flatten(TREE)) & set(NEUTRAL)))
+def test_a_key_that_an_older_record_lacks_has_its_neutral_value(key: str) -> None:
+    tree = copy.deepcopy(TREE)
+    node: Any = tree
+    *groups, last = key.split(".")
+    for group in groups:
+        node = node[group]
+    del node[last]
+    assert flatten(as_dict(check(tree)))[key] == NEUTRAL[key] == flatten(TREE)[key]
 
 
 @pytest.mark.parametrize(
@@ -203,6 +224,21 @@ def test_names_are_plain_because_they_become_paths(key: str, name: str) -> None:
         (r"trainer\.devices=0", {"trainer__devices": 0}),
         (r"trainer\.devices=-2", {"trainer__devices": -2}),
         ("several processes need trainer=ddp", {"trainer__devices": 2}),
+        (r"data\.fold=5: no such fold; .*from 0 to 4", {"data__fold": 5, "data__num_folds": 5}),
+        (r"data\.fold=-1: no such fold", {"data__fold": -1, "data__num_folds": 5}),
+        (r"data\.fold=1: a fold of how many", {"data__fold": 1}),
+        (r"data\.num_folds=5: which of them", {"data__num_folds": 5}),
+        (r"data\.num_folds=1: at least 2", {"data__fold": 0, "data__num_folds": 1}),
+        (r"data\.classes=\['cat'\]: give two", {"data__classes": ["cat"]}),
+        (r"data\.classes=.*each once", {"data__classes": ["cat", "dog", "cat"]}),
+        (r"data\.images_per_class=0", {"data__images_per_class": 0}),
+        (r"augment\.mixup=-0\.1: must not be negative", {"augment__mixup": -0.1}),
+        (r"augment\.color_jitter=1\.5", {"augment__color_jitter": 1.5}),
+        (r"augment\.random_erasing=2", {"augment__random_erasing": 2}),
+        (r"augment\.label_smoothing=1", {"augment__label_smoothing": 1}),
+        (r"data\.batch_size=1: mixup and cutmix", {"data__batch_size": 1, "augment__cutmix": 1}),
+        (r"augment\.mixup=0\.2 trainer\.overfit_one_batch=true: the objective", OVERFIT | {"augment__mixup": 0.2}),
+        (r"augment\.label_smoothing=0\.1 trainer\.overfit", OVERFIT | {"augment__label_smoothing": 0.1}),
     ],
 )
 def test_keys_that_contradict_each_other_are_refused(message: str, changes: dict[str, Any]) -> None:

@@ -9,9 +9,12 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from depthlab.commandline import multirun_first
 
@@ -82,6 +85,8 @@ MISTAKES = [
     ("trainer.precision=bf16", ["trainer.precision=bf16", "bf16-mixed"]),
     ("data.val_size=1437", ["data.val_size=1437", "1437 images"]),
     ("data.val_size=-1", ["data.val_size=-1"]),
+    ("data.classes=[3,x]", ["data.classes", "'x'", "0, 1, 2"]),
+    ("data.images_per_class=1000", ["data.images_per_class=1000", "class"]),
     ("data.batch_size=5000", ["data.batch_size=5000", "1300 images"]),
     ("name=../elsewhere", ["name", "letters"]),
     ("trainer=gpu", ["GPU", "trainer=auto"]),
@@ -121,6 +126,30 @@ def test_a_mistake_is_named_by_the_real_command_line_too(
     assert len(done.stderr.splitlines()) <= 4
     assert all(word in done.stderr for word in words), done.stderr
     assert not records(tmp_path)
+
+
+def test_a_range_of_folds_is_a_sweep_and_one_too_many_is_refused(command: Command, tmp_path: Path) -> None:
+    typed = ("train.py", *TINY, f"paths.log_dir={tmp_path / 'logs'}", "dry_run=true", "data.num_folds=5", "-m")
+    done = command(*typed, "data.fold=range(5)")
+    assert done.returncode == 0, done.stderr
+    for fold in range(5):
+        assert f"seed 1 fold {fold}: new" in done.stdout
+        assert f"digits-resnet8-seed1fold{fold}-" in done.stdout
+    refused = command(*typed, "data.fold=range(6)")
+    assert refused.returncode == 2
+    assert "data.fold=5: no such fold" in refused.stderr
+
+
+@pytest.mark.slow
+def test_a_training_batch_is_drawn_as_a_picture(command: Command, tmp_path: Path) -> None:
+    out = tmp_path / "batch.png"
+    done = command("scripts/show_batch.py", "--out", str(out), "--each", "data=digits", "data.flip=true")
+    assert done.returncode == 0, done.stderr
+    with Image.open(out) as picture:
+        pixels = np.asarray(picture.convert("L"), dtype=int)
+    rows = np.split(pixels, 6)
+    assert all(np.abs(one - other).mean() > 1 for one, other in pairwise(rows))
+    assert command("scripts/show_batch.py", "augment.mixup=-1").returncode == 2
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from depthlab.records.record import read_record
 from depthlab.report import make_report
 
 from .analysis.synthetic import write_diagnostics, write_run, write_sweep
@@ -114,13 +115,29 @@ def test_an_unfinished_sweep_reports_what_there_is(tmp_path: Path) -> None:
         assert "plain56 seed 1: running or interrupted, last seen at step 1,200 of 64,000" in text
         assert "plain56 seed 2: failed (CUDA out of memory)" in text
         assert "resnet20 seed 1: diverged at step 321; counted, not averaged" in text
-        assert "resnet20 seed 2: no record, though other networks have this seed" in text
+        assert "resnet20 seed 2: no record, though other networks have it" in text
         assert f"{bad.name}: left out, record.json is damaged" in text
     rows = {row["network"]: row for row in _rows(tmp_path / "report" / "tables" / "networks.csv")}
     assert rows["resnet20"]["n"] == "0"
     assert rows["resnet20"]["test error (%)"] == ""
     assert rows["resnet20"]["other runs"] == "1 diverged"
     assert rows["plain56"]["other runs"] == "1 failed, 1 running"
+
+
+def test_a_run_that_was_planned_and_never_started_is_missing(tmp_path: Path) -> None:
+    for seed in (1, 2, 3):
+        directory = write_run(tmp_path, "plain20", seed, 1.0, 9.0)
+        config = read_record(directory)["config"]
+        frozen = {"command": "", "config": {**config, "trainer": {**config["trainer"], "devices": 1}}}
+        configs = tmp_path / "sweep" / "20260101-000000" / "configs"
+        configs.mkdir(parents=True, exist_ok=True)
+        (configs / f"{seed}.json").write_text(json.dumps(frozen))
+    (configs / "4.json").write_text("{")
+    shutil.rmtree(directory)
+    done = _report(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "plain20 seed 3: planned, not started" in done.stdout
+    assert "seed 2: planned" not in done.stdout
 
 
 def test_runs_without_diagnostics_say_which_figures_are_left_out_and_why(tmp_path: Path) -> None:

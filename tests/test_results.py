@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from depthlab.analysis.readme import fill
+
 from .conftest import ROOT
 
 RECORDS = sorted((ROOT / "results").rglob("record.json"))
@@ -23,6 +25,15 @@ def test_the_readme_repeats_the_records_of_the_digits(kind: str, word: str, metr
             values.setdefault(record["model"]["depth"], []).append(record["metrics"][metric])
     cells = [f"{statistics.mean(values[d]):.2f} ± {statistics.stdev(values[d]):.2f}" for d in (20, 32, 44, 56, 110)]
     assert f"| {kind}, {word} | {' | '.join(cells)} |" in (ROOT / "README.md").read_text()
+
+
+def test_the_readme_is_what_the_results_make_of_it() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert fill(readme, ROOT / "results") == readme
+
+
+def test_results_are_small() -> None:
+    assert sum(path.stat().st_size for path in (ROOT / "results").rglob("*") if path.is_file()) < 20 * 2**20
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.parent.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from depthlab.training.classifier import Classifier
 from depthlab.training.saving import Interrupted
 
 from .conftest import Compose
+from .data.official import write_folder
 from .records.test_checkpoints import files_up_to
 from .runs import SMALL, allow_bf16, forget_the_end, results, same_weights, set_status, stop_after, weights
 
@@ -112,6 +114,39 @@ def test_a_continued_run_ends_as_if_it_had_never_stopped(
     assert results(whole) == results(finished.directory)
     stretches = read_record(finished.directory)["stretches"]
     assert [(part["from_step"], part["to_step"]) for part in stretches] == [(0, stop_at), (stop_at, 12)]
+
+
+@pytest.mark.slow
+def test_a_continued_run_with_every_augmentation_ends_as_if_it_had_never_stopped(
+    compose_config: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    augment = ("mixup=0.2", "cutmix=1", "color_jitter=0.4", "random_erasing=0.3", "label_smoothing=0.1")
+    overrides = (*SMALL, *(f"augment.{key}" for key in augment), "checkpoint.every_steps=2")
+    whole = run(compose_config(*overrides, "name=whole"), "").directory
+    with monkeypatch.context() as patch:
+        stop_after(patch, 7)
+        run(compose_config(*overrides, "name=cut"), "")
+    finished = run(compose_config(*overrides, "name=cut"), "")
+    assert same_weights(whole, finished.directory)
+    assert results(whole) == results(finished.directory)
+    assert not same_weights(whole, run(compose_config(*SMALL, "name=off"), "").directory)
+
+
+def test_other_images_under_the_name_of_a_run_are_refused(
+    compose_config: Compose, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write_folder(tmp_path / "one" / "flowers", {"rose": 9, "tulip": 9})
+    write_folder(tmp_path / "two" / "flowers", {"rose": 9, "tulip": 9}, seed=1)
+    overrides = (*SMALL, "data=image_folder", "data.batch_size=4", "data.image_size=8", "data.crop_padding=0")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 6)
+        run(compose_config(*overrides, f"data.folder={tmp_path / 'one' / 'flowers'}"), "")
+    with pytest.raises(InputError, match=r"flowers: these are not the images"):
+        run(compose_config(*overrides, f"data.folder={tmp_path / 'two' / 'flowers'}"), "")
+    (tmp_path / "one").rename(tmp_path / "moved")
+    finished = run(compose_config(*overrides, f"data.folder={tmp_path / 'moved' / 'flowers'}"), "")
+    assert finished.status == "finished"
+    assert read_record(finished.directory)["data"]["folder"] == "flowers"
 
 
 def test_a_run_that_lost_steps_after_its_checkpoint_makes_them_again(compose_config: Compose) -> None:

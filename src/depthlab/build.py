@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,32 +16,74 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import Profiler, PyTorchProfiler, SimpleProfiler
 from torch import nn
 
+from depthlab.data.augment import Augmentation
 from depthlab.data.datamodule import ImageDataModule
-from depthlab.models import FAMILIES
-from depthlab.schema import StepScheduleConfig, TrainConfig, TrainerConfig
+from depthlab.data.folders import ImageFolder
+from depthlab.models import FAMILIES, TwoStream, download_weights, freeze, load_weights, read_weights
+from depthlab.models.weights import as_state
+from depthlab.records.checkpoints import load_checkpoint
+from depthlab.records.weights import content_name, find_weights
+from depthlab.schema import DenseConfig, FolderConfig, ImagesConfig, StepScheduleConfig, TrainConfig, TrainerConfig
 from depthlab.training.classifier import Classifier
 from depthlab.training.optimizers import OPTIMIZERS
 from depthlab.training.replay import Blocks, obstacle_to_capture
 from depthlab.training.schedules import Schedule, Shape, constant, half_cosine, scaled, steps_down
 
+# Keys of the group `model` that say what happens around the network.
+NOT_ARGUMENTS = ("family", "name", "weights", "drop_classifier", "freeze", "two_stream")
+
 
 def build_data(config: TrainConfig) -> ImageDataModule:
     """The data module, its images read and split."""
+    arguments, data_dir = asdict(config.data), Path(config.paths.data_dir)
+    if isinstance(config.data, FolderConfig):
+        own = {f.name for f in fields(FolderConfig)} - {f.name for f in fields(ImagesConfig)}
+        arguments["folder"] = ImageFolder(data_dir=data_dir, **{key: arguments.pop(key) for key in own})
+    strengths = {f.name: getattr(config.augment, f.name) for f in fields(Augmentation)}
     return ImageDataModule(
-        **asdict(config.data),
-        data_dir=Path(config.paths.data_dir),
+        **arguments,
+        data_dir=data_dir,
         seed=config.seed,
+        augmentation=Augmentation(**strengths),
         frozen=config.trainer.overfit_one_batch,
     )
 
 
-def build_network(config: TrainConfig, in_channels: int, num_classes: int) -> nn.Module:
-    """The network for such images, with initial weights that follow from the seed alone."""
-    arguments = {key: value for key, value in asdict(config.model).items() if key not in ("family", "name")}
+def build_network(
+    config: TrainConfig, in_channels: int, num_classes: int, image_size: tuple[int, int] | None = None
+) -> nn.Module:
+    """The network for such images, with initial weights that follow from the seed alone.
+
+    `image_size` is height and width, which fully connected layers depend on.
+    """
+    arguments = {key: value for key, value in asdict(config.model).items() if key not in NOT_ARGUMENTS}
+    if isinstance(config.model, DenseConfig):
+        arguments["image_size"] = image_size
+    build = partial(FAMILIES[config.model.family], **arguments, num_classes=num_classes)
     torch.manual_seed(config.seed)
-    network = FAMILIES[config.model.family](**arguments, in_channels=in_channels, num_classes=num_classes)
+    network = TwoStream(build) if config.model.two_stream else build(in_channels=in_channels)
     # Convolutions of this width are bound by memory traffic; channels last spares them two transpositions each.
     return network.to(memory_format=torch.channels_last)
+
+
+def start_from(config: TrainConfig, network: nn.Module) -> dict[str, Any] | None:
+    """Put the weights of `model.weights` into the network; what a record says of them, None where there are none.
+
+    Raises:
+        InputError: they are missing or those of another network.
+    """
+    model = config.model
+    if model.weights is None:
+        return None
+    path = find_weights(model.weights)
+    if path is None:
+        state = download_weights(model.name, model.weights)
+    elif path == Path(model.weights):
+        state = read_weights(path)
+    else:  # a run's last checkpoint, which has its sum beside it
+        state = as_state(load_checkpoint(path)["network"], str(path))
+    num_tensors = load_weights(network, state, model.weights, model.drop_classifier)
+    return {"source": model.weights, "content": content_name(model.weights), "num_tensors": num_tensors}
 
 
 def build_schedule(config: TrainConfig) -> Schedule:
@@ -67,13 +109,14 @@ def _shape(config: TrainConfig) -> Shape:
 
 
 def build_classifier(config: TrainConfig, network: nn.Module) -> Classifier:
-    """The LightningModule around a network."""
+    """The LightningModule around a network; what is frozen of the network is held from here on."""
     trainer = config.trainer
     arguments = {key: value for key, value in asdict(config.optimizer).items() if key != "name"}
     # Lightning does not clip gradients for an optimiser that could unscale them itself; a block of steps clips its own.
     fused = trainer.accelerator == "gpu" and (trainer.gradient_clip_val is None or trainer.steps_per_replay > 1)
     build_optimizer = partial(OPTIMIZERS[config.optimizer.name], fused=fused, **arguments)
-    return Classifier(network, build_optimizer, build_schedule(config))
+    freeze(network, config.model.freeze)
+    return Classifier(network, build_optimizer, build_schedule(config), config.augment.label_smoothing)
 
 
 def build_blocks(

@@ -9,13 +9,15 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
+from pathlib import PurePath
 from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from depthlab.errors import InputError
+from depthlab.network_checks import check_network
 from depthlab.records.identity import flatten
 from depthlab.schema import (
     CHOICES,
@@ -23,7 +25,7 @@ from depthlab.schema import (
     POSITIVE,
     SECTIONS,
     VARIANTS,
-    CifarNetConfig,
+    FolderConfig,
     SGDConfig,
     TrainConfig,
     as_dict,
@@ -127,6 +129,8 @@ def check_values(config: TrainConfig) -> None:
     for key in NOT_NEGATIVE:
         if flat.get(key) is not None and not flat[key] >= 0:
             raise InputError(f"{key}={flat[key]}: must not be negative.")
+    _check_data(config)
+    _check_augment(config)
     if config.data.split_seed >= 2**32:
         raise InputError(f"data.split_seed={config.data.split_seed}: must be less than 2**32.")
     _check_names(config)
@@ -138,26 +142,61 @@ def _check_names(config: TrainConfig) -> None:
     for key, value in (("name", config.name), ("model.name", config.model.name)):
         if not value or value.startswith(".") or not all(c.isalnum() or c in "._-" for c in value):
             raise InputError(f"{key}={value!r}: use letters, digits, '.', '_' and '-' only.")
-    if isinstance(config.model, CifarNetConfig):
-        model = config.model
-        if model.depth < 8 or (model.depth - 2) % 6:
-            below = max(8, model.depth - (model.depth - 2) % 6)
+    check_network(config.model)
+
+
+def _check_data(config: TrainConfig) -> None:
+    data = config.data
+    if data.fold is not None and data.num_folds is None:
+        raise InputError(f"data.fold={data.fold}: a fold of how many? Give data.num_folds=5, say.")
+    if data.num_folds is not None and data.fold is None:
+        raise InputError(
+            f"data.num_folds={data.num_folds}: which of them? Give data.fold=0, or -m 'data.fold=range(5)'."
+        )
+    if data.num_folds is not None and data.num_folds < 2:
+        raise InputError(f"data.num_folds={data.num_folds}: at least 2.")
+    if data.fold is not None and not 0 <= data.fold < data.num_folds:
+        raise InputError(
+            f"data.fold={data.fold}: no such fold; data.num_folds={data.num_folds} are counted from 0 to "
+            f"{data.num_folds - 1}."
+        )
+    if data.classes is not None and len(set(data.classes)) < max(2, len(data.classes)):
+        raise InputError(f"data.classes={data.classes}: give two or more classes, each once.")
+    if isinstance(data, FolderConfig):
+        _check_folder(data)
+
+
+def _check_folder(data: FolderConfig) -> None:
+    if PurePath(data.folder).name in ("", ".."):
+        raise InputError(f"data.folder={data.folder}: a run is named by its folder's name; give it with its name.")
+    if data.val_fraction + data.test_fraction >= 1:
+        raise InputError(
+            f"data.val_fraction={data.val_fraction} data.test_fraction={data.test_fraction}: "
+            "they leave nothing to train on."
+        )
+
+
+def _check_augment(config: TrainConfig) -> None:
+    augment = config.augment
+    for key, value in (("color_jitter", augment.color_jitter), ("random_erasing", augment.random_erasing)):
+        if value > 1:
+            raise InputError(f"augment.{key}={value}: from 0 (off) to 1.")
+    if augment.label_smoothing >= 1:
+        raise InputError(f"augment.label_smoothing={augment.label_smoothing}: from 0 (off) to below 1.")
+    for key, value in asdict(augment).items():
+        if value and config.trainer.overfit_one_batch:
             raise InputError(
-                f"model.depth={model.depth}: the depth must be 6n+2 with n >= 1 (8, 14, 20, ...); "
-                f"the nearest are {below} and {below + 6}."
+                f"augment.{key}={value} trainer.overfit_one_batch=true: the objective is to learn one batch as it is, "
+                f"every image its own label. Set augment.{key}=0."
             )
-        kind = "resnet" if model.residual else "plain"
-        if model.name.startswith(("resnet", "plain")) and model.name != f"{kind}{model.depth}":
-            raise InputError(
-                f"model.name={model.name}: this network is {kind}{model.depth}; type model={kind}{model.depth} "
-                "or give it a name of your own with model.name=..."
-            )
+    if config.data.batch_size == 1 and (augment.mixup or augment.cutmix):
+        raise InputError("data.batch_size=1: mixup and cutmix mix images of one batch, and need two or more.")
 
 
 def _check_combinations(config: TrainConfig) -> None:
-    model, trainer = config.model, config.trainer
-    if isinstance(model, CifarNetConfig) and not model.residual and model.shortcut != "A":
-        raise InputError(f"model.shortcut={model.shortcut}: {model.name} is plain and has no shortcuts.")
+    trainer, factor = config.trainer, config.optimizer.backbone_lr_factor
+    if factor != 1 and config.model.freeze == "backbone":
+        raise InputError(f"optimizer.backbone_lr_factor={factor}: model.freeze=backbone leaves it nothing to train.")
     if isinstance(config.optimizer, SGDConfig) and config.optimizer.nesterov and not config.optimizer.momentum:
         raise InputError("optimizer.nesterov=true: Nesterov's form needs optimizer.momentum above 0.")
     if trainer.devices == 0 or trainer.devices < -1:

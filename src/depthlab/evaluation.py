@@ -33,18 +33,19 @@ def load_run(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     """
     directory = Path(path)
     record = read_record(directory)
-    network = build_network(check(record["config"]), *_sizes(record["data"], directory))
+    height, width, channels, num_classes = _sizes(record["data"], directory)
+    network = build_network(check(record["config"]), channels, num_classes, (height, width))
     load_weights(network, directory, record)
     return network.eval(), record
 
 
-def _sizes(data: dict[str, Any], directory: Path) -> tuple[int, int]:
-    """Channels and classes as the record names them, if these are numbers that a network can have."""
+def _sizes(data: dict[str, Any], directory: Path) -> tuple[int, int, int, int]:
+    """Height, width, channels and classes as the record names them, if these are numbers that a network can have."""
     shape, num_classes = data.get("image_shape"), data.get("num_classes")
-    sizes = [*shape[2:], num_classes] if isinstance(shape, list) else []
-    if len(sizes) != 2 or not all(type(size) is int and 0 < size <= MOST_CLASSES for size in sizes):
+    sizes = [*shape, num_classes] if isinstance(shape, list) else []
+    if len(sizes) != 4 or not all(type(size) is int and 0 < size <= MOST_CLASSES for size in sizes):
         raise InputError(f"{directory}: its record does not say for which images the network is.")
-    return sizes[0], sizes[1]
+    return sizes[0], sizes[1], sizes[2], sizes[3]
 
 
 def load_weights(network: nn.Module, directory: Path, record: dict[str, Any]) -> None:
@@ -81,7 +82,8 @@ def evaluate_run(path: str | Path, data_dir: str | None = None, accelerator: str
     _adapt(config, record, data_dir, accelerator)
     data = build_data(config)
     _check_same_data(data, record)
-    network = build_network(config, data.image_shape[2], len(data.classes))
+    height, width, channels = data.image_shape
+    network = build_network(config, channels, len(data.classes), (height, width))
     load_weights(network, directory, record)
     module = build_classifier(config, network)
     build_trainer(config.trainer, None, [], []).test(module, datamodule=data, verbose=False)

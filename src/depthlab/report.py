@@ -14,6 +14,7 @@ from depthlab.analysis.figures import Figure
 from depthlab.analysis.groups import Group, Setting, find_settings, group_runs
 from depthlab.analysis.markdown import to_markdown
 from depthlab.analysis.page import to_html
+from depthlab.analysis.planned import planned_runs
 from depthlab.analysis.published import differences_from_paper, judge_published
 from depthlab.analysis.runs import Collection, collect
 from depthlab.analysis.statements import judge
@@ -56,7 +57,7 @@ def make_report(
         InputError: a folder does not exist, or holds no run that can be reported.
     """
     sweeps = read_sweeps(folders, side_by_side)
-    content = describe(sweeps, out, size)
+    content = describe(sweeps, out, size, planned_runs(folders))
     groups = [group for sweep in sweeps for group in sweep.groups]
     return write_report(content, groups, out, markdown_name)
 
@@ -77,7 +78,7 @@ def read_sweeps(folders: Sequence[Path], side_by_side: bool) -> list[Sweep]:
     return sweeps
 
 
-def describe(sweeps: Sequence[Sweep], out: Path, size: float) -> Document:
+def describe(sweeps: Sequence[Sweep], out: Path, size: float, planned: Sequence[str] = ()) -> Document:
     """Everything the report says, the figures drawn but not yet written."""
     runs = [run for sweep in sweeps for run in sweep.found.runs]
     found = Collection(runs, [item for sweep in sweeps for item in sweep.found.left_out])
@@ -110,7 +111,7 @@ def describe(sweeps: Sequence[Sweep], out: Path, size: float) -> Document:
         ),
         figures=tuple(draw(settings)),
         comparisons=tuple(f"{sentence(comparison)}." for comparison in comparisons),
-        missing=(*document.missing_runs(found, settings), *(unpaired(sweeps) if len(sweeps) > 1 else [])),
+        missing=(*document.missing_runs(found, settings, planned), *(unpaired(sweeps) if len(sweeps) > 1 else [])),
         left_out=tuple(f"{item.what}: left out, {item.reason}" for item in found.left_out),
         runs=list_of_runs,
         links=tuple(document.run_links(found, out)),

@@ -13,19 +13,21 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 from omegaconf import OmegaConf
+from torch import nn
 
-from depthlab.build import build_blocks, build_classifier, build_data, build_network, build_trainer
+from depthlab.build import build_blocks, build_classifier, build_data, build_network, build_trainer, start_from
 from depthlab.checks import check_values
 from depthlab.data.datamodule import ImageDataModule
 from depthlab.errors import InputError
 from depthlab.hardware import Hardware, device_name, probe, resolve
-from depthlab.models import count_macs, count_params
+from depthlab.models import TwoStream, count_macs, count_params
 from depthlab.records.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint
 from depthlab.records.directory import claim, set_aside
-from depthlab.records.identity import Identity, flatten, identify
+from depthlab.records.identity import Identity, flatten, identify, name_repetition
 from depthlab.records.journal import Journal
 from depthlab.records.record import FILE_NAME, read_record
-from depthlab.schema import TrainConfig, TrainerConfig, as_dict
+from depthlab.records.weights import by_content
+from depthlab.schema import TrainConfig, TrainerConfig, WideNetConfig, as_dict
 from depthlab.training.classifier import Classifier
 from depthlab.training.compiling import compile_training
 from depthlab.training.curves import CurveLog, Diverged, measured
@@ -64,7 +66,7 @@ def run(config: TrainConfig, command: str) -> Outcome:
     hardware = probe()
     config.trainer = resolve(config.trainer, hardware)
     check_values(config)  # the number of processes is known only now
-    identity = identify(flatten(as_dict(config)), config.trainer.devices)
+    identity = identify(by_content(flatten(as_dict(config))), config.trainer.devices)
     directory = Path(config.paths.log_dir) / config.name / identity.directory
     if config.dry_run:
         return _plan(config, directory)
@@ -110,6 +112,7 @@ class _Run:
         self.stopwatch = Stopwatch()
         self.state = _latest_state(directory) if existing or not _is_first_process() else None
         self.first_step = self.state["step"] if self.state else 0
+        self.images_before = (existing.get("data") or {}).get("fingerprint")
         self.images_per_step = config.data.batch_size * config.trainer.accumulate_grad_batches
         self.journal = Journal(
             directory,
@@ -151,23 +154,32 @@ class _Run:
         check_loggers(config.logger.wandb)
         data = build_data(config)
         height, width, channels = data.image_shape
-        network = build_network(config, channels, len(data.classes))
+        network = build_network(config, channels, len(data.classes), (height, width))
+        if isinstance(network, TwoStream):
+            network.rgbl.set_deviations(data.normalization.deviations())
         record["data"] = data.describe()
-        record["model"] = {
-            "name": config.model.name,
-            "depth": config.model.depth,
-            "residual": config.model.residual,
-            "num_params": count_params(network),
-            "num_macs": count_macs(network, (channels, height, width)),
-        }
-        module = build_classifier(config, network)
-        if config.trainer.compile:
-            compile_training(module, config.trainer.accelerator)
+        self._check_same_images()
+        record["model"] = _describe_network(config, network, (channels, height, width))
         if self.state:
             with fitting(self.state):
                 network.load_state_dict(self.state["network"])
-            module.step = self.first_step
+        else:
+            record["weights"] = start_from(config, network)
+        module = build_classifier(config, network)
+        module.step = self.first_step
+        if config.trainer.compile:
+            compile_training(module, config.trainer.accelerator)
         return data, module
+
+    def _check_same_images(self) -> None:
+        """A folder of images counts by its name, and the one of this name may be another now."""
+        now = self.journal.record["data"]
+        if self.state and self.images_before not in (None, now["fingerprint"]):
+            raise InputError(
+                f"{now.get('folder', now['name'])}: these are not the images that this run began with "
+                f"(fingerprint {now['fingerprint']}, the record's {self.images_before}). "
+                f"Bring those back, or remove {self.directory}."
+            )
 
     def _announce(self) -> None:
         self.journal.write()
@@ -235,7 +247,7 @@ class _Run:
             config.logger.every_steps,
             stop,
         )
-        title = f"{config.model.name} seed {config.seed}"
+        title = f"{config.model.name} {name_repetition(config.seed, config.data.fold)}"
         return [*callbacks, saving, ProgressView(title, self.directory, max_steps, self.images_per_step, curves)]
 
     def _diagnostics(self, data: ImageDataModule) -> list[Callback]:
@@ -263,6 +275,22 @@ class _Run:
 
     def _outcome(self, status: str) -> Outcome:
         return Outcome(status, _describe(self.journal.record, self.directory), self.directory)
+
+
+def _describe_network(config: TrainConfig, network: nn.Module, image_shape: tuple[int, int, int]) -> Record:
+    """What a record says of the network. Depth and residual are null where they would mean nothing."""
+    try:
+        num_macs = count_macs(network, image_shape)
+    except RuntimeError as error:
+        size = " x ".join(map(str, image_shape[1:]))
+        raise InputError(f"model.name={config.model.name}: not for images of {size} pixels ({error}).") from None
+    return {
+        "name": config.model.name,
+        "depth": getattr(config.model, "depth", None),
+        "residual": getattr(config.model, "residual", True if isinstance(config.model, WideNetConfig) else None),
+        "num_params": count_params(network),
+        "num_macs": num_macs,
+    }
 
 
 def _use_threads(trainer: TrainerConfig, hardware: Hardware, recorded: int | None) -> int:
@@ -293,16 +321,17 @@ def _latest_state(directory: Path) -> dict[str, Any] | None:
 
 def _plan(config: TrainConfig, directory: Path) -> Outcome:
     status = read_record(directory)["status"] if (directory / FILE_NAME).exists() else "not started"
-    trainer = config.trainer
+    trainer, repetition = config.trainer, name_repetition(config.seed, config.data.fold)
     line = (
-        f"{config.model.name} seed {config.seed}: {trainer.max_steps:,} steps on {config.data.name}, "
+        f"{config.model.name} {repetition}: {trainer.max_steps:,} steps on {config.data.name}, "
         f"{trainer.devices} x {trainer.accelerator}, {trainer.precision} -> {directory} ({status})"
     )
     return Outcome("planned", line, directory)
 
 
 def _describe(record: Record, directory: Path) -> str:
-    title, steps = f"{record['config']['model']['name']} seed {record['seed']}", f"{record['steps']:,} steps"
+    repetition = name_repetition(record["seed"], record["config"]["data"].get("fold"))
+    title, steps = f"{record['config']['model']['name']} {repetition}", f"{record['steps']:,} steps"
     if record["status"] == "running":
         return f"{title}: stopped after {steps}; the same command continues it -> {directory}"
     after = f"after {steps}, {clock(record['wall_seconds'])} -> {directory}"

@@ -13,22 +13,80 @@ from omegaconf import MISSING, OmegaConf
 
 
 @dataclass
-class CifarNetConfig:
-    """A plain or residual network of section 4.2 of the paper."""
+class NetworkConfig:
+    """What every network has: a name, the weights it starts from, what of it trains, dropout, a second stream."""
 
     family: str = MISSING
     name: str = MISSING
-    depth: int = MISSING
-    residual: bool = MISSING
-    shortcut: str = MISSING
+    weights: str | None = None
+    drop_classifier: bool = False
+    freeze: str = "none"
+    dropout: float = 0.0
+    two_stream: bool = False
 
 
 @dataclass
-class DataConfig:
+class CifarNetConfig(NetworkConfig):
+    """A plain or residual network of section 4.2 of the paper, or its form with bottlenecks or pre-activation."""
+
+    depth: int = MISSING
+    residual: bool = MISSING
+    shortcut: str = MISSING
+    block: str = "basic"
+    preactivation: bool = False
+    stochastic_depth: float = 0.0
+    activation_checkpointing: bool = False
+
+
+@dataclass
+class WideNetConfig(NetworkConfig):
+    """A wide residual network."""
+
+    depth: int = MISSING
+    width_factor: int = MISSING
+    stochastic_depth: float = 0.0
+    activation_checkpointing: bool = False
+
+
+@dataclass
+class ImageNetConfig(NetworkConfig):
+    """A network of Table 1 of the paper, with torchvision's names and variants."""
+
+    depth: int = MISSING
+    residual: bool = MISSING
+    shortcut: str = MISSING
+    preactivation: bool = MISSING
+    stem: str = MISSING
+    groups: int = MISSING
+    width_per_group: int = MISSING
+    stochastic_depth: float = 0.0
+    activation_checkpointing: bool = False
+
+
+@dataclass
+class DenseConfig(NetworkConfig):
+    """Fully connected layers."""
+
+    widths: list[int] = MISSING
+
+
+@dataclass
+class DenseNetConfig(NetworkConfig):
+    """torchvision's DenseNet."""
+
+    growth_rate: int = MISSING
+    block_config: list[int] = MISSING
+    num_init_features: int = MISSING
+    bn_size: int = MISSING
+    stem: str = MISSING
+    activation_checkpointing: bool = False
+
+
+@dataclass
+class ImagesConfig:
     """Which images, how they are split, and what happens to them on the way into the network."""
 
     name: str = MISSING
-    val_size: int = MISSING
     split_seed: int = MISSING
     batch_size: int = MISSING
     eval_batch_size: int = MISSING
@@ -37,6 +95,40 @@ class DataConfig:
     normalization: str = MISSING
     last_batch: str = MISSING
     test_curve: bool = MISSING
+    fold: int | None = None
+    num_folds: int | None = None
+    classes: list[str] | None = None
+    images_per_class: int | None = None
+
+
+@dataclass
+class DataConfig(ImagesConfig):
+    """A published data set: `val_size` images of its training set are set aside."""
+
+    val_size: int = MISSING
+
+
+@dataclass
+class FolderConfig(ImagesConfig):
+    """A folder of image files; `image_size` null takes them as they are."""
+
+    folder: str = MISSING
+    image_size: int | None = MISSING
+    val_fraction: float = MISSING
+    test_fraction: float = MISSING
+    memory_limit_gib: float = MISSING
+    num_workers: int = MISSING
+
+
+@dataclass
+class AugmentConfig:
+    """What is done to training batches besides crops and flips; 0 is off."""
+
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    color_jitter: float = 0.0
+    random_erasing: float = 0.0
+    label_smoothing: float = 0.0
 
 
 @dataclass
@@ -49,6 +141,7 @@ class SGDConfig:
     nesterov: bool = MISSING
     weight_decay: float = MISSING
     decay_norm_and_bias: bool = MISSING
+    backbone_lr_factor: float = 1.0
 
 
 @dataclass
@@ -62,6 +155,7 @@ class AdamWConfig:
     eps: float = MISSING
     weight_decay: float = MISSING
     decay_norm_and_bias: bool = MISSING
+    backbone_lr_factor: float = 1.0
 
 
 @dataclass
@@ -145,7 +239,8 @@ class TrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    data: Any = None
     model: Any = None
     optimizer: Any = None
     schedule: Any = None
@@ -157,12 +252,26 @@ SECTIONS: dict[str, Any] = {
     "checkpoint": CheckpointConfig,
     "logger": LoggerConfig,
     "trainer": TrainerConfig,
-    "data": DataConfig,
+    "augment": AugmentConfig,
 }
 
 # The groups whose shape depends on what was chosen: which key says so, and the class for each choice.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "model": ("family", {"cifar": CifarNetConfig}),
+    "data": (
+        "name",
+        {"cifar10": DataConfig, "cifar100": DataConfig, "mnist": DataConfig, "digits": DataConfig}
+        | {"image_folder": FolderConfig},
+    ),
+    "model": (
+        "family",
+        {
+            "cifar": CifarNetConfig,
+            "wide": WideNetConfig,
+            "imagenet": ImageNetConfig,
+            "dense": DenseConfig,
+            "densenet": DenseNetConfig,
+        },
+    ),
     "optimizer": ("name", {"sgd": SGDConfig, "adamw": AdamWConfig}),
     "schedule": (
         "name",
@@ -176,10 +285,11 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "data.name": ("cifar10", "mnist", "digits"),
     "data.normalization": ("per_pixel", "per_channel"),
     "data.last_batch": ("wrap", "short"),
     "model.shortcut": ("A", "B", "C"),
+    "model.block": ("basic", "bottleneck"),
+    "model.stem": ("small", "imagenet"),
     "schedule.warmup_shape": ("constant", "linear"),
     "trainer.accelerator": ("auto", "cpu", "gpu", "mps"),
     "trainer.strategy": ("auto", "ddp"),
@@ -192,7 +302,18 @@ CHOICES: dict[str, tuple[str, ...]] = {
 POSITIVE = (
     "data.batch_size",
     "data.eval_batch_size",
+    "data.images_per_class",
+    "data.image_size",
+    "data.memory_limit_gib",
+    "data.num_workers",
+    "model.width_factor",
+    "model.groups",
+    "model.width_per_group",
+    "model.growth_rate",
+    "model.num_init_features",
+    "model.bn_size",
     "optimizer.lr",
+    "optimizer.backbone_lr_factor",
     "optimizer.eps",
     "schedule.factor",
     "schedule.total_steps",
@@ -212,6 +333,15 @@ NOT_NEGATIVE = (
     "data.val_size",
     "data.split_seed",
     "data.crop_padding",
+    "data.val_fraction",
+    "data.test_fraction",
+    "augment.mixup",
+    "augment.cutmix",
+    "augment.color_jitter",
+    "augment.random_erasing",
+    "augment.label_smoothing",
+    "model.dropout",
+    "model.stochastic_depth",
     "optimizer.momentum",
     "optimizer.beta1",
     "optimizer.beta2",
@@ -231,7 +361,13 @@ def steps_if_deep(depth: int, threshold: int, steps: int) -> int:
     return steps if depth >= threshold else 0
 
 
+def words_if(condition: bool, words: str) -> str:
+    """`words` where the condition holds, else nothing: a part of a network's name, for configs/model."""
+    return words if condition else ""
+
+
 OmegaConf.register_new_resolver("steps_if_deep", steps_if_deep, replace=True)
+OmegaConf.register_new_resolver("words_if", words_if, replace=True)
 
 
 def known_keys() -> list[str]:

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from depthlab.analysis.comparisons import compare
 from depthlab.analysis.groups import find_settings, group_runs
 from depthlab.analysis.runs import collect
+from depthlab.analysis.tables import networks_table
 from depthlab.errors import InputError
 
 from .synthetic import write_run
@@ -43,6 +45,7 @@ BAD = {
     "val/err": lambda directory: _edit(directory, metrics=_metrics(directory, val_err=None)),
     "'versions'": lambda directory: _edit(directory, versions=["torch"]),
     "'wall_seconds'": lambda directory: _edit(directory, wall_seconds="an hour"),
+    "'first'": lambda directory: _edit(directory, config={"data": {"fold": "first"}}),
     "'soon'": lambda directory: _edit(directory, config={"trainer": {"max_steps": "soon"}}),
     "no version": lambda directory: (directory / "record.json").write_text("[]"),
 }
@@ -124,6 +127,38 @@ def test_an_edited_record_never_joins_the_others_average(tmp_path: Path, what: s
     assert [len(group.finished) for group in group_runs(collect([tmp_path]).runs)] == [1, 1]
 
 
+def write_folds(root: Path, network: str, seeds: tuple[int, ...], num_folds: int = 5) -> None:
+    for seed in seeds:
+        for fold in range(num_folds):
+            write_run(root, network, seed, 1.0, 9.0 + fold, {"data.fold": fold, "data.num_folds": num_folds})
+
+
+def test_folds_and_seeds_are_averaged_together_and_the_group_says_so(tmp_path: Path) -> None:
+    write_folds(tmp_path, "plain20", (1, 2, 3))
+    write_folds(tmp_path, "resnet20", (1,))
+    write_run(tmp_path, "resnet20", 1, 1.0, 9.0)  # without folds: another recipe
+    groups = group_runs(collect([tmp_path]).runs)
+    said = sorted((len(group.finished), group.averaged_over()) for group in groups)
+    assert said == [(1, "1 seed"), (5, "5 folds"), (15, "5 folds x 3 seeds")]
+    summary = groups[0].summary("test/err")
+    assert summary is not None
+    assert (summary.n, summary.mean) == (15, pytest.approx(11.0))
+    table = networks_table(groups)
+    assert [row[table.header.index("over")] for row in table.rows if row[0] == "plain20"] == ["5 folds x 3 seeds"]
+    assert "over" not in networks_table([group for group in groups if not group.has_folds]).header
+
+
+def test_a_missing_fold_is_named_and_networks_pair_by_seed_and_fold(tmp_path: Path) -> None:
+    write_folds(tmp_path, "plain20", (1, 2))
+    write_folds(tmp_path, "resnet20", (1, 2))
+    (gone,) = [run for run in collect([tmp_path]).runs if run.name == "resnet20 seed 2 fold 3"]
+    shutil.rmtree(gone.directory)
+    (setting,) = find_settings(group_runs(collect([tmp_path]).runs))
+    assert [(group.label, missing) for group, missing in setting.missing()] == [("resnet20", (2, 3))]
+    assert setting.missing()[0][0].averaged_over() == "9 of 5 folds x 2 seeds"
+    assert compare(setting, "test/err", 0.5)[0].difference.n == (9,)
+
+
 def test_where_a_run_happened_does_not_split_a_group(tmp_path: Path) -> None:
     write_run(tmp_path, "plain20", 1, 1.0, 9.0)
     write_run(tmp_path, "plain20", 2, 1.0, 9.0, {"trainer.accelerator": "gpu", "paths.data_dir": "elsewhere"})
@@ -148,4 +183,4 @@ def test_seeds_that_others_have_are_missing(tmp_path: Path) -> None:
         write_run(tmp_path, "plain20", seed, 1.0, 9.0)
     write_run(tmp_path, "resnet20", 2, 1.0, 9.0)
     (setting,) = find_settings(group_runs(collect([tmp_path]).runs))
-    assert [(group.label, seed) for group, seed in setting.missing_seeds()] == [("resnet20", 1)]
+    assert [(group.label, missing) for group, missing in setting.missing()] == [("resnet20", (1,))]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from depthlab.data import images as images_module
+from depthlab.data import files as files_module
 from depthlab.data.images import DeviceImages, Normalization, fit_normalization
 from depthlab.data.stream import Draws
 
@@ -113,7 +113,14 @@ def test_per_channel_leaves_mean_0_and_deviation_1() -> None:
 def test_statistics_in_chunks_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     images = random_images(41)
     whole = fit_normalization(images, "per_channel")
-    monkeypatch.setattr(images_module, "STATISTICS_CHUNK", 10)
+    monkeypatch.setattr(files_module, "CHUNK_IMAGES", 10)
     chunked = fit_normalization(images, "per_channel")
     assert torch.allclose(whole.scale, chunked.scale)
     assert torch.allclose(whole.offset, chunked.offset)
+
+
+def test_deviations_are_what_channels_were_divided_by() -> None:
+    images = np.random.RandomState(0).randint(0, 256, (50, 4, 4, 3)).astype(np.uint8)
+    assert fit_normalization(images, "per_pixel").deviations() == pytest.approx([1, 1, 1])
+    expected = (images / 255).std(axis=(0, 1, 2))
+    assert fit_normalization(images, "per_channel").deviations() == pytest.approx(expected.tolist(), rel=1e-5)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pickle
+import shutil
 import socket
+import tarfile
 import threading
 import time
 from collections.abc import Callable
@@ -14,63 +15,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from torchvision.datasets import CIFAR10
+from torchvision.datasets import CIFAR10, CIFAR100
 
 from depthlab.data import sources
-from depthlab.data.sources import ImageSource, fingerprint, read_cifar10, read_digits, read_mnist
+from depthlab.data.sources import ImageSource, fingerprint, read_cifar10, read_cifar100, read_digits, read_mnist
 from depthlab.errors import InputError
 
-CIFAR_BATCHES = [*(f"data_batch_{idx}" for idx in range(1, 6)), "test_batch"]
-MNIST_FILES = list(sources.MNIST_MD5)
+from .official import CIFAR_BATCHES, MNIST_FILES, accept, md5, small_images, write_cifar10, write_cifar100, write_mnist
+
 Read = Callable[[Path], ImageSource]
-
-
-def small_images(seed: int, count: int, size: int, channels: int) -> np.ndarray:
-    return np.random.RandomState(seed).randint(0, 256, (count, size, size, channels)).astype(np.uint8)
-
-
-def md5(path: Path) -> str:
-    return hashlib.md5(path.read_bytes()).hexdigest()
-
-
-def write_cifar(data_dir: Path) -> None:
-    """Three images a file, in the official format: pickled rows of 3,072 bytes, channels first."""
-    folder = data_dir / "cifar-10-batches-py"
-    folder.mkdir(parents=True)
-    for seed, name in enumerate(CIFAR_BATCHES):
-        rows = small_images(seed, 3, 32, 3).transpose(0, 3, 1, 2).reshape(3, -1)
-        (folder / name).write_bytes(pickle.dumps({"data": rows, "labels": [seed, 1, 2]}))
-    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [f"class {idx}" for idx in range(10)]}))
-
-
-def write_mnist(data_dir: Path) -> None:
-    """Five training and three test images in the official format: a big-endian header, then bytes."""
-    folder = data_dir / "MNIST" / "raw"
-    folder.mkdir(parents=True)
-    for seed, (part, count) in enumerate([("train", 5), ("t10k", 3)]):
-        header = np.array([2051, count, 28, 28], ">i4").tobytes()
-        (folder / f"{part}-images-idx3-ubyte").write_bytes(header + small_images(seed, count, 28, 1).tobytes())
-        header = np.array([2049, count], ">i4").tobytes()
-        (folder / f"{part}-labels-idx1-ubyte").write_bytes(header + bytes(range(seed, seed + count)))
-
-
-def accept(monkeypatch: pytest.MonkeyPatch, data_dir: Path) -> None:
-    """Make the sums of the small files the official ones."""
-    folder = data_dir / "cifar-10-batches-py"
-    if folder.exists():
-        sums = [[name, md5(folder / name)] for name in CIFAR_BATCHES]
-        monkeypatch.setattr(CIFAR10, "train_list", sums[:5])
-        monkeypatch.setattr(CIFAR10, "test_list", sums[5:])
-        monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": md5(folder / "batches.meta")})
-    raw = data_dir / "MNIST" / "raw"
-    if raw.exists():
-        monkeypatch.setattr(sources, "MNIST_MD5", {name: md5(raw / name) for name in MNIST_FILES})
 
 
 @pytest.fixture
 def small_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Both data sets, small, in the official formats."""
-    write_cifar(tmp_path)
+    """Every data set that comes as files, small, in the official formats."""
+    write_cifar10(tmp_path)
+    write_cifar100(tmp_path)
     write_mnist(tmp_path)
     accept(monkeypatch, tmp_path)
     return tmp_path
@@ -84,6 +44,32 @@ def test_cifar10_is_read_in_its_official_split(small_files: Path) -> None:
     assert source.train_labels.tolist() == [label for seed in range(5) for label in (seed, 1, 2)]
     assert source.test_labels.tolist() == [5, 1, 2]
     assert source.classes == tuple(f"class {idx}" for idx in range(10))
+
+
+def test_cifar100_is_read_with_its_fine_labels_and_their_names(small_files: Path) -> None:
+    source = read_cifar100(small_files)
+    np.testing.assert_array_equal(source.train_images, small_images(0, 20, 32, 3))
+    np.testing.assert_array_equal(source.test_images, small_images(1, 10, 32, 3))
+    assert source.train_labels.tolist() == [*range(10), *range(10)]
+    assert source.test_labels.tolist() == list(range(1, 11))
+    assert source.classes == tuple(f"fine {idx}" for idx in range(100))
+
+
+def test_an_archive_beside_a_missing_folder_is_unpacked_and_nothing_is_downloaded(
+    small_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, archive = read_cifar100(small_files), small_files / CIFAR100.filename
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(small_files / CIFAR100.base_folder, CIFAR100.base_folder)
+    shutil.rmtree(small_files / CIFAR100.base_folder)
+    monkeypatch.setattr(CIFAR100, "url", "http://127.0.0.1:1/nothing")
+    with pytest.raises(
+        InputError, match=rf"{CIFAR100.filename} is cut short or altered[\s\S]*Remove .*{CIFAR100.filename}"
+    ):
+        read_cifar100(small_files)
+    monkeypatch.setattr(CIFAR100, "tgz_md5", md5(archive))
+    np.testing.assert_array_equal(read_cifar100(small_files).train_images, expected.train_images)
+    assert archive.exists()
 
 
 def test_mnist_is_read_in_its_official_split_and_not_pooled(small_files: Path) -> None:
@@ -109,6 +95,7 @@ def alter(path: Path) -> None:
 @pytest.mark.parametrize(
     ("read", "folder", "name"),
     [(read_cifar10, "cifar-10-batches-py", name) for name in [*CIFAR_BATCHES, "batches.meta"]]
+    + [(read_cifar100, "cifar-100-python", name) for name in ("train", "test", "meta")]
     + [(read_mnist, "MNIST/raw", name) for name in MNIST_FILES],
 )
 def test_a_damaged_file_is_refused_by_name(
@@ -131,12 +118,18 @@ class Trap:
         return os.mkdir, (str(self.path),)
 
 
-@pytest.mark.parametrize("name", [*CIFAR_BATCHES, "batches.meta"])
-def test_nothing_is_unpickled_before_all_sums_are_checked(small_files: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("read", "folder", "name"),
+    [(read_cifar10, "cifar-10-batches-py", name) for name in [*CIFAR_BATCHES, "batches.meta"]]
+    + [(read_cifar100, "cifar-100-python", name) for name in ("train", "test", "meta")],
+)
+def test_nothing_is_unpickled_before_all_sums_are_checked(
+    small_files: Path, read: Read, folder: str, name: str
+) -> None:
     sprung = small_files / "sprung"
-    (small_files / "cifar-10-batches-py" / name).write_bytes(pickle.dumps(Trap(sprung)))
+    (small_files / folder / name).write_bytes(pickle.dumps(Trap(sprung)))
     with pytest.raises(InputError, match=name):
-        read_cifar10(small_files)
+        read(small_files)
     assert not sprung.exists()
     pickle.loads(pickle.dumps(Trap(sprung)))
     assert sprung.exists()

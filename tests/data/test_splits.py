@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from depthlab.data.splits import stratified_split
+from depthlab.data.splits import stratified_fold, stratified_split, take_per_class
 
 LABELS = np.arange(100) % 10
 # Classes of 50, 30, 15 and 5 images, shuffled.
 UNEVEN = np.random.RandomState(7).permutation(np.repeat(np.arange(4), [50, 30, 15, 5]))
 # RandomState's streams are frozen (NEP 19): these indices may never change, or old runs lose their split.
 GOLDEN = [7, 13, 15, 19, 20, 22, 24, 26, 29, 31, 32, 36, 51, 54, 63, 78, 80, 85, 88, 97]
+FOLD = [4, 7, 12, 15, 19, 20, 22, 31, 36, 39, 53, 54, 58, 60, 63, 65, 66, 67, 78, 81]
 
 
 @pytest.mark.parametrize("labels", [LABELS, UNEVEN])
@@ -62,3 +63,38 @@ def test_images_are_drawn_from_the_whole_class_not_from_its_beginning() -> None:
 def test_a_size_that_cannot_be_set_aside_is_refused(size: int) -> None:
     with pytest.raises(ValueError, match=f"cannot set aside {size} of 100"):
         stratified_split(LABELS, size, seed=0)
+
+
+@pytest.mark.parametrize("labels", [LABELS, UNEVEN])
+@pytest.mark.parametrize("num_folds", [2, 3, 5])
+def test_each_image_is_in_one_fold_and_the_folds_are_alike(labels: np.ndarray, num_folds: int) -> None:
+    folds = [stratified_fold(labels, fold, num_folds, seed=0) for fold in range(num_folds)]
+    assert sorted(np.concatenate([aside for _, aside in folds])) == list(range(len(labels)))
+    for stays, aside in folds:
+        assert sorted([*stays, *aside]) == list(range(len(labels)))
+    counts = np.array([np.bincount(labels[aside], minlength=4) for _, aside in folds])
+    assert np.ptp(counts, axis=0).max() <= 1
+    assert np.ptp(counts.sum(axis=1)) <= 1
+
+
+def test_which_images_a_fold_has_is_fixed_for_ever_and_follows_the_seed() -> None:
+    first = stratified_fold(LABELS, 0, 5, seed=0)[1].tolist()
+    assert first == FOLD
+    assert stratified_fold(LABELS, 0, 5, seed=1)[1].tolist() != first
+    assert stratified_fold(np.zeros(1000, dtype=np.int64), 0, 10, seed=0)[1][:100].mean() > 300
+
+
+@pytest.mark.parametrize(("fold", "num_folds"), [(-1, 5), (5, 5), (0, 6)])
+def test_a_fold_that_cannot_be_is_refused(fold: int, num_folds: int) -> None:
+    with pytest.raises(ValueError, match=r"no fold|a class has fewer than 6"):
+        stratified_fold(UNEVEN, fold, num_folds, seed=0)
+
+
+def test_so_many_images_of_each_class_are_taken_and_more_take_the_same_and_more() -> None:
+    few, more = take_per_class(UNEVEN, 3, seed=0), take_per_class(UNEVEN, 5, seed=0)
+    assert np.bincount(UNEVEN[few]).tolist() == [3] * 4
+    assert set(few) < set(more)
+    assert list(few) == sorted(few)
+    assert few.tolist() != take_per_class(UNEVEN, 3, seed=1).tolist()
+    with pytest.raises(ValueError, match="fewer than 6"):
+        take_per_class(UNEVEN, 6, seed=0)

@@ -34,6 +34,7 @@ NOT_PART = {
     "trainer.compile",
     "trainer.steps_per_replay",
     "trainer.profiler",
+    "model.activation_checkpointing",
 }
 
 
@@ -72,7 +73,7 @@ def test_every_key_counts_unless_it_says_where_or_who_watches(key: str) -> None:
     assert changed != CONFIG
     before, after = identify(CONFIG, 1), identify(changed, 1)
     assert (before.run == after.run) == (key in NOT_PART)
-    assert (before.recipe == after.recipe) == (key in NOT_PART or key == "seed")
+    assert (before.recipe == after.recipe) == (key in NOT_PART or key in ("seed", "data.fold"))
 
 
 def test_every_key_that_does_not_count_exists() -> None:
@@ -99,6 +100,21 @@ def test_a_later_key_at_its_neutral_value_does_not_count(monkeypatch: pytest.Mon
 def test_a_precision_that_is_not_resolved_is_refused() -> None:
     with pytest.raises(ValueError, match=r"trainer\.precision=auto"):
         identify({**CONFIG, "trainer.precision": "auto"}, 1)
+
+
+def test_folds_are_repetitions_of_one_recipe_and_their_number_is_part_of_it() -> None:
+    ids = [identify({**CONFIG, "data.fold": fold, "data.num_folds": 5}, 1) for fold in range(5)]
+    assert len({found.run for found in ids}) == 5
+    (recipe,) = {found.recipe for found in ids}
+    others = [CONFIG, {**CONFIG, "data.fold": 0, "data.num_folds": 4}]
+    assert recipe not in {identify(other, 1).recipe for other in others}
+
+
+def test_a_folder_counts_by_its_name_and_not_by_where_it_lies() -> None:
+    folder = composed("data=image_folder", "data.folder=/one/place/flowers")
+    moved = {**folder, "data.folder": "other/flowers", "data.memory_limit_gib": 0.1, "data.num_workers": 1}
+    assert identify(folder, 1) == identify(moved, 1)
+    assert identify(folder, 1).run != identify({**folder, "data.folder": "/one/place/birds"}, 1).run
 
 
 def test_seed_0_is_a_seed() -> None:

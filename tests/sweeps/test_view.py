@@ -100,3 +100,5 @@ def test_the_live_table_goes_and_the_lines_stay(tmp_path):
 def test_labels_name_only_what_differs():
     overrides = [["model=a", "seed=1", "data=digits", "+x.y=1"], ["model=a", "seed=1", "data=digits"]]
     assert labels(overrides, ["a seed 1"] * 2) == ["a seed 1 x.y=1", "a seed 1"]
+    folds = [["model=a", f"data.fold={fold}"] for fold in range(2)]
+    assert labels(folds, ["a seed 1 fold 0", "a seed 1 fold 1"]) == ["a seed 1 fold 0", "a seed 1 fold 1"]

@@ -38,6 +38,41 @@ def test_training_counts_loss_and_error_of_every_batch() -> None:
     assert not module.train_meter.loss_sum.requires_grad
 
 
+def mixed_batch() -> tuple[Batch, Tensor]:
+    """Mixed images, and their labels as probabilities (n, 3)."""
+    plain, weight = batch(), torch.tensor([0.0, 0.25, 0.5, 0.7, 0.9, 1.0])
+    others = plain.labels.roll(1)
+    shares = weight[:, None] * F.one_hot(plain.labels, 3) + (1 - weight[:, None]) * F.one_hot(others, 3)
+    return plain._replace(other_labels=others, weight=weight), shares
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_of_mixed_images_is_that_of_their_shares(smoothing: float) -> None:
+    data, shares = mixed_batch()
+    module = classifier(label_smoothing=smoothing)
+    scores = module.network(data.images)
+    expected = F.cross_entropy(scores, shares, label_smoothing=smoothing)
+    assert module.training_step(data, 0).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert expected.item() != pytest.approx(F.cross_entropy(scores, data.labels).item(), rel=1e-3)
+    totals = Totals.of(module.train_meter)
+    assert totals.loss == pytest.approx(expected.item(), rel=1e-6)
+    right = (shares * F.one_hot(scores.argmax(1), 3)).sum(1)
+    assert totals.err == pytest.approx(100 * (1 - right.mean().item()), rel=1e-5)
+
+
+def test_labels_are_smoothed_in_training_and_not_in_evaluation() -> None:
+    smooth, sharp = classifier(label_smoothing=0.1), classifier()
+    data = batch()
+    uniform = torch.log_softmax(smooth(data.images), 1).mean(1)
+    expected = 0.9 * sharp.training_step(data, 0) - 0.1 * uniform.mean()
+    assert smooth.training_step(data, 0).item() == pytest.approx(expected.item(), rel=1e-6)
+    for module in (smooth, sharp):
+        module.validation_step(batch("val"), 0)
+        module.test_step(batch("test"), 0)
+    for split in ("val", "test"):
+        assert Totals.of(smooth.eval_meter(split)).as_list() == Totals.of(sharp.eval_meter(split)).as_list()
+
+
 @pytest.mark.parametrize("split", SPLITS)
 def test_evaluation_counts_towards_its_own_split(split: str) -> None:
     module, data = classifier(), batch(split)

@@ -27,7 +27,7 @@ from depthlab.records.record import read_record
 from depthlab.run import run
 from depthlab.training import gradients
 from depthlab.training.diagnostics import Predictions
-from depthlab.training.gradients import GradientNorms, gradient_norms, layers_3x3, probe_steps
+from depthlab.training.gradients import GradientNorms, gradient_norms, layers_3x3, probe_steps, probed_layers
 from depthlab.training.saving import Checkpoints
 
 from ..conftest import Compose
@@ -55,7 +55,7 @@ def test_the_norms_are_those_of_the_gradients_that_training_computes() -> None:
     network, images, labels = some_network()
     expected = copy.deepcopy(network)
     F.cross_entropy(expected(images), labels).backward()
-    norms = gradient_norms(network, layers_3x3(network), images, labels)
+    norms = gradient_norms(network, probed_layers(network), images, labels)
     by_hand = [float(layer.conv.weight.grad.square().sum().sqrt()) for layer in layers_3x3(expected)]  # type: ignore[union-attr]
     assert norms.dtype == np.float32
     assert norms == pytest.approx(by_hand, rel=1e-5)
@@ -68,7 +68,7 @@ def test_measuring_gradients_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) ->
     grads = [parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None]
     random = torch.get_rng_state()
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
-    gradient_norms(network, layers_3x3(network), images, labels)
+    gradient_norms(network, probed_layers(network), images, labels)
     assert torch.backends.cudnn.benchmark
     assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
     assert all(map(torch.equal, grads, [parameter.grad for parameter in network.parameters()]))

@@ -83,3 +83,16 @@ def test_totals_add_and_subtract_part_by_part() -> None:
     assert total.as_list() == [6.0, 4, 12]
     assert (total - Totals(1.0, 1, 2)).as_list() == [5.0, 3, 10]
     assert (total.loss, total.err) == (0.5, pytest.approx(100 / 3))
+
+
+def test_an_answer_to_a_mixed_image_is_right_by_the_share_of_its_class() -> None:
+    scores = torch.eye(3)[[0, 1, 2, 0]]  # predicts 0, 1, 2, 0
+    labels, others = torch.tensor([0, 0, 0, 0]), torch.tensor([1, 1, 1, 0])
+    weight = torch.tensor([0.7, 0.7, 0.7, 0.7])
+    meter = LossAndError()
+    meter.update(*meters.count(scores, labels, torch.tensor(0.0), others, weight))
+    # 0.3 wrong, 0.7 wrong, all wrong, and both labels right.
+    assert Totals.of(meter).num_wrong == pytest.approx(0.3 + 0.7 + 1.0, abs=1e-6)
+    going_on = LossAndError()
+    going_on.put(*Totals.of(meter).as_list())
+    assert going_on.num_wrong == meter.num_wrong

@@ -94,6 +94,8 @@ OPTIONS = [
     (),
     ("trainer.precision=bf16-mixed",),
     ("trainer.gradient_clip_val=0.1",),
+    ("augment.mixup=0.2",),
+    ("model.dropout=0.5",),
     ("checkpoint.every_steps=5", "logger.every_steps=4", "trainer.val_every_steps=7"),
 ]
 

@@ -19,10 +19,14 @@ from depthlab.analysis.diagnostics import (
 )
 from depthlab.analysis.figures import Figure
 from depthlab.analysis.groups import Setting
+from depthlab.records.identity import name_repetition
 
 NUM_MISTAKES = 8
 # Beyond this many classes the numbers in a matrix's cells would not be legible.
 MOST_CELLS = 12
+# Beyond this many, names would overlap: matrices are numbered, and the bars show the classes with the most errors.
+MOST_NAMED = 25
+EVERY_NUMBER = 10
 
 
 def layer_responses(setting: Setting) -> Figure:
@@ -55,7 +59,7 @@ def layer_responses(setting: Setting) -> Figure:
     axes[0][1].legend()
     caption = (
         "Standard deviation of the output of each 3x3 layer, after normalisation and before the nonlinearity or "
-        "addition, with the last weights; means over seeds. Plain networks are dashed."
+        "addition, with the last weights; means over runs. Plain networks are dashed."
     )
     return Figure(name, title, caption + _not_read(problems), drawing)
 
@@ -75,9 +79,11 @@ def confusion_matrices(setting: Setting) -> Figure:
         _draw_matrix(axis, share, highest, classes, twin.group.label)
     _draw_class_errors(axes[0][2], twins, classes)
     caption = (
-        "Percent of each class's test images by predicted class, over all seeds; wrong cells are shaded. "
-        "Right: error of each class, a point a seed, a bar at the mean."
+        "Percent of each class's test images by predicted class, over all runs; wrong cells are shaded. "
+        "Right: error of each class, a point a run, a bar at the mean."
     )
+    if len(classes) > MOST_NAMED:
+        caption += " Classes are numbered in the order of the record's data.classes."
     return Figure(name, title, caption + _not_read(problems), drawing)
 
 
@@ -97,7 +103,7 @@ def gradient_norms(setting: Setting) -> Figure:
     axes[0][0].legend()
     _draw_histories(drawing, axes[0][1:], twins, norms)
     caption = (
-        "L2 norm of the loss's gradient for each layer's weights; means over seeds. Left: before the first step. "
+        "L2 norm of the loss's gradient for each layer's weights; means over runs. Left: before the first step. "
         "Middle and right: through training, on one logarithmic scale."
     )
     return Figure(name, title, caption + _not_read(problems), drawing)
@@ -114,9 +120,14 @@ def mistakes(setting: Setting) -> Figure:
     for row, twin in zip(axes, twins, strict=True):
         _draw_mistakes(row, twin.arrays[0], classes)
         row[0].set_ylabel(twin.group.label)
-    seeds = " and ".join(f"{twin.group.label} seed {twin.group.finished[0].seed}" for twin in twins)
-    caption = f"Test images that were misclassified with the greatest confidence ({seeds}): label, then prediction."
+    runs = " and ".join(f"{twin.group.label} {_first(twin)}" for twin in twins)
+    caption = f"Test images that were misclassified with the greatest confidence ({runs}): label, then prediction."
     return Figure(name, title, caption + _not_read(problems), drawing)
+
+
+def _first(members: Members) -> str:
+    run = members.group.finished[0]
+    return name_repetition(run.seed, run.fold)
 
 
 def _classes(setting: Setting, twins: Sequence[Members]) -> list[str]:
@@ -137,26 +148,44 @@ def _draw_matrix(axis: Any, share: Array, highest: float, classes: Sequence[str]
                 colour = "white" if i != j and value > 0.6 * highest else "black"
                 text = f"{value:.0f}" if value >= 9.95 else f"{value:.1f}" if value >= 0.05 else ""
                 axis.text(j, i, text, ha="center", va="center", fontsize=6, color=colour).set_in_layout(False)
-    axis.set_xticks(range(len(classes)), classes, rotation=90, fontsize=7)
-    axis.set_yticks(range(len(classes)), classes, fontsize=7)
+    names = len(classes) <= MOST_NAMED
+    ticks = range(0, len(classes), 1 if names else EVERY_NUMBER)
+    shown = [classes[tick] if names else str(tick) for tick in ticks]
+    axis.set_xticks(ticks, shown, rotation=90, fontsize=7)
+    axis.set_yticks(ticks, shown, fontsize=7)
     axis.grid(False)
     axis.set(title=label, xlabel="predicted", ylabel="label")
 
 
 def _draw_class_errors(axis: Any, twins: tuple[Members, Members], classes: Sequence[str]) -> None:
-    for twin, colour, offset in zip(twins, style.COLOURS[1::-1], (-0.17, 0.17), strict=True):
-        runs = [class_errors(confusion(Members(twin.group, (arrays,)), len(classes))) for arrays in twin.arrays]
-        rows = np.arange(len(classes)) + offset
+    errors = [
+        np.array([class_errors(confusion(Members(twin.group, (arrays,)), len(classes))) for arrays in twin.arrays])
+        for twin in twins
+    ]
+    chosen = _most_errors(errors, len(classes))
+    for twin, values, colour, offset in zip(twins, errors, style.COLOURS[1::-1], (-0.17, 0.17), strict=True):
+        runs = values[:, chosen]
+        rows = np.arange(len(chosen)) + offset
         hatch = None if twin.group.residual else "////"
         face = colour if twin.group.residual else "white"
         axis.barh(rows, np.mean(runs, axis=0), 0.32, color=face, edgecolor=colour, hatch=hatch, label=twin.group.label)
         for run in runs:
             axis.plot(run, rows, "k.", markersize=2)
-    axis.set_yticks(range(len(classes)), classes, fontsize=7)
-    axis.set(xlabel="test error of the class (%)", title="error by class")
+    axis.set_yticks(range(len(chosen)), [classes[idx] for idx in chosen], fontsize=7)
+    part = "" if len(chosen) == len(classes) else f": the {len(chosen)} worst of {len(classes)}"
+    axis.set(xlabel="test error of the class (%)", title=f"error by class{part}")
     axis.invert_yaxis()
     axis.grid(False, axis="y")
     axis.legend(loc="upper center", bbox_to_anchor=(0.4, -0.16), ncols=2)
+
+
+def _most_errors(errors: Sequence[Array], num_classes: int) -> Array:
+    """The classes to show: all, or those with the highest errors over both networks."""
+    if num_classes <= MOST_NAMED:
+        return np.arange(num_classes)
+    means = np.mean([np.mean(values, axis=0) for values in errors], axis=0)
+    worst: Array = np.argsort(-np.nan_to_num(means), kind="stable")[:MOST_NAMED]
+    return worst
 
 
 def _draw_histories(drawing: Any, axes: Sequence[Any], twins: tuple[Members, Members], norms: Sequence[Array]) -> None:

@@ -82,7 +82,7 @@ def read_members(groups: Sequence[Group], name: str, problems: list[str]) -> lis
 def read_twins(setting: Setting, name: str, problems: list[str]) -> tuple[Members, Members] | None:
     """A plain network and its residual twin at the greatest depth where both have the arrays."""
     kinds = setting.kinds()
-    residual = next((groups for kind, groups in kinds.items() if kind != "plain"), [])
+    residual = next((groups for kind, groups in kinds.items() if kind.startswith("residual")), [])
     plain = {group.depth: group for group in kinds.get("plain", [])}
     for group in reversed(residual):
         if group.depth in plain:

@@ -15,6 +15,7 @@ from depthlab.analysis.published import Verdict
 from depthlab.analysis.runs import Collection, Run
 from depthlab.analysis.statements import Statement
 from depthlab.analysis.tables import Cell, Table
+from depthlab.records.identity import name_repetition
 
 QUESTION = "Do deeper plain networks train worse than shallower ones, and do shortcuts cure it?"
 
@@ -48,13 +49,15 @@ def summary_line(found: Collection) -> str:
     return f"{len(found.runs)} runs ({counts}{left_out}) on {'; '.join(data)}."
 
 
-def missing_runs(found: Collection, settings: Sequence[Setting]) -> list[str]:
-    """A line for every run that is not in the statistics although it was started or others let expect it."""
+def missing_runs(found: Collection, settings: Sequence[Setting], planned: Sequence[str]) -> list[str]:
+    """A line for every run that is not in the statistics although it was started, planned, or others let expect it."""
     lines = [_unfinished(run) for run in found.with_status("running", "failed", "diverged")]
+    if planned:  # what a sweep was launched for says more than the seeds of others
+        return [*lines, *(f"{name}: planned, not started" for name in planned)]
     for setting in settings:
         lines += [
-            f"{group.label} seed {seed}: no record, though other networks have this seed"
-            for group, seed in setting.missing_seeds()
+            f"{group.label} {name_repetition(*missing)}: no record, though other networks have it"
+            for group, missing in setting.missing()
         ]
     return lines
 
@@ -62,16 +65,18 @@ def missing_runs(found: Collection, settings: Sequence[Setting]) -> list[str]:
 def ordered(found: Collection) -> list[Run]:
     """The runs in the order of the lists: by depth, plain before residual, by seed."""
 
-    def place(run: Run) -> tuple[int, bool, int]:
-        return run.record["model"]["depth"], run.record["model"]["residual"], run.seed
+    def place(run: Run) -> tuple[int, bool, tuple[int, ...]]:
+        return run.record["model"]["depth"] or 0, bool(run.record["model"]["residual"]), run.repetition
 
     return sorted(found.runs, key=place)
 
 
 def runs_table(found: Collection) -> Table:
     """One row a run, with what it was, what came out and how long it took."""
-    rows = tuple(_run_row(run) for run in ordered(found))
-    header = ("run", "network", "seed", "status", "train error", "val error", "test error", "minutes", "device")
+    folds = ["fold"] if any(run.fold is not None for run in found.runs) else []
+    rows = tuple(_run_row(run, folds) for run in ordered(found))
+    errors = ("train error", "val error", "test error")
+    header = ("run", "network", "seed", *folds, "status", *errors, "minutes", "device")
     return Table("runs", "Every run; errors in percent.", header, rows)
 
 
@@ -128,13 +133,14 @@ def verdict_lines(verdicts: Sequence[Verdict]) -> Iterator[str]:
         yield f"not comparable with {source}: {', '.join(dict.fromkeys(labels))} ({reason})"
 
 
-def _run_row(run: Run) -> tuple[Cell, ...]:
+def _run_row(run: Run, folds: Sequence[str]) -> tuple[Cell, ...]:
     metrics = ("train/err", "val/err", "test/err")
     errors = [run.error(metric) if run.status == "finished" else None for metric in metrics]
     seconds = run.record.get("wall_seconds")
     minutes = seconds / 60 if isinstance(seconds, int | float) else None
     device = run.record.get("device")
-    return run.directory.name, run.record["model"]["name"], run.seed, run.status, *errors, minutes, device
+    repetition = (run.seed, *(run.fold for _ in folds))
+    return run.directory.name, run.record["model"]["name"], *repetition, run.status, *errors, minutes, device
 
 
 def _unfinished(run: Run) -> str:

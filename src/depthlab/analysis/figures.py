@@ -31,10 +31,10 @@ class Figure:
 def error_vs_depth(setting: Setting) -> Figure:
     """Final errors against depth: every run a point, lines through the means, training beside test."""
     title = "Error against depth"
-    kinds = {k: [g for g in groups if g.finished] for k, groups in setting.kinds().items()}
+    kinds = {k: [g for g in groups if g.finished and g.depth] for k, groups in setting.kinds().items()}
     kinds = {kind: groups for kind, groups in kinds.items() if groups}
     if not kinds:
-        return Figure("error_vs_depth", title, "no run has finished", None)
+        return Figure("error_vs_depth", title, "no run of a network with a depth has finished", None)
     drawing, axes = style.new_figure(1, 2, 8, 3.4)
     panels = (("train/err", "training error (%)"), ("test/err", "test error (%)"))
     for axis, (metric, label) in zip(axes[0], panels, strict=True):
@@ -64,7 +64,7 @@ def training_curves(setting: Setting) -> Figure:
     if not kinds:
         return Figure("curves", title, "; ".join(problems) or "no run has finished", None)
     depths = [group.depth for members in kinds.values() for group, _ in members]
-    drawing, axes = style.new_figure(1, len(kinds), 4.2 * len(kinds), 3.6, sharey=True)
+    drawing, axes = style.new_figure(1, len(kinds), 4.2 * len(kinds), 4.1, sharey=True)
     for axis, (kind, members) in zip(axes[0], kinds.items(), strict=True):
         for group, bands in members:
             colour = style.colour(group.depth, depths)
@@ -72,14 +72,15 @@ def training_curves(setting: Setting) -> Figure:
             _draw_bands(axis, bands, style.dashes(group.residual), look)
         axis.set(title=kind, xlabel="iterations")
         axis.xaxis.set_major_formatter("{x:,.0f}")
-        axis.legend(loc="upper right")
+        # Curves of many depths leave no room inside that is free in every sweep.
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
     axes[0][0].set_ylabel("error (%)")
     _limit_height(axes[0], kinds)
     bold = sorted({name for members in kinds.values() for _, bands in members for name in bands} - {"train/err"})
     names = {"val/err": "validation error", "test/err": "the test curve"}
     caption = (
         f"Thin: running training error; bold: {' or '.join(names[name] for name in bold) or 'nothing was measured'}. "
-        "Lines are means over seeds, bands reach from the lowest to the highest seed. "
+        "Lines are means over runs, bands reach from the lowest to the highest run. "
         + _points(kinds)
         + "".join(f" Not drawn: {problem}." for problem in problems)
     )
@@ -146,7 +147,8 @@ def _draw_bands(axis: Any, bands: Bands, dashes: str, look: dict[str, Any]) -> N
         bold = name != "train/err"
         if bold or len(bands) == 1:
             # Markers tell depths apart where colour is not printed.
-            axis.plot(band.step, band.mean, dashes, linewidth=1.8, markersize=4, markevery=0.1, **look)
+            every = max(1, len(band.step) // 10)
+            axis.plot(band.step, band.mean, dashes, linewidth=1.8, markersize=4, markevery=every, **look)
         else:
             axis.plot(band.step, band.mean, color=look["color"], linewidth=0.7, alpha=0.8)
         axis.fill_between(band.step, band.low, band.high, color=look["color"], alpha=0.12, linewidth=0)

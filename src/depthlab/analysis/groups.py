@@ -1,4 +1,4 @@
-"""Groups: runs of one recipe on one data set, which differ in their seed alone and may be averaged."""
+"""Groups: runs of one recipe on one data set, which differ in seed and fold alone and may be averaged."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from depthlab.analysis.runs import Run
+from depthlab.analysis.runs import Repetition, Run
 from depthlab.analysis.statistics import Summary, summarize
 
 # What tells the networks of one comparison apart; everything else must be equal between them.
 NETWORK = ("model.name", "model.depth", "model.residual", "recipe")
+# Where a network starts and what of it trains: runs that differ in these alone are of one comparison.
+TRANSFER = ("model.weights", "model.drop_classifier", "model.freeze", "optimizer.backbone_lr_factor")
 # The paper warms up its deepest networks only, so this may differ between depths that are compared.
 FOLLOWS_DEPTH = ("schedule.warmup_steps",)
+STRICT = (*NETWORK, "model.shortcut", *TRANSFER)
+LOOSE = (*STRICT, *FOLLOWS_DEPTH)
 
 
 @dataclass(frozen=True)
@@ -30,40 +34,57 @@ class Group:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The configuration that the runs share, without the seed."""
+        """The configuration that the runs share, without seed and fold."""
         return self.runs[0].config
 
     @property
     def depth(self) -> int:
-        """Weighted layers."""
-        return int(self.runs[0].record["model"]["depth"])
+        """Weighted layers; 0 for a network that has no such number."""
+        return int(self.runs[0].record["model"]["depth"] or 0)
 
     @property
     def residual(self) -> bool:
-        """Whether the network has shortcuts."""
-        return bool(self.runs[0].record["model"]["residual"])
+        """Whether the network has shortcuts; True for one that is no residual network and no plain twin either."""
+        return self.runs[0].record["model"]["residual"] is not False
 
     @property
     def kind(self) -> str:
-        """What the network shares with others of another depth, such as `plain` or `residual (B)`."""
-        if not self.residual:
-            return "plain"
+        """What the network shares with others of another depth, such as `plain` or `residual (B), from weights`."""
         shortcut = self.config.get("model.shortcut")
-        return "residual" if shortcut in (None, "A") else f"residual ({shortcut})"
+        letter = "" if shortcut in (None, "A") else f" ({shortcut})"
+        is_residual = self.runs[0].record["model"]["residual"]
+        kind = self.network if is_residual is None else f"residual{letter}" if is_residual else "plain"
+        return ", ".join([kind, *_start(self.config)])
 
     @property
     def finished(self) -> list[Run]:
-        """The runs that enter statistics, by seed."""
-        return sorted((run for run in self.runs if run.status == "finished"), key=lambda run: run.seed)
+        """The runs that enter statistics, by seed and fold."""
+        return sorted((run for run in self.runs if run.status == "finished"), key=lambda run: run.repetition)
+
+    @property
+    def has_folds(self) -> bool:
+        """Whether the runs hold out folds."""
+        return any(run.fold is not None for run in self.runs)
+
+    def averaged_over(self) -> str:
+        """What its means are over: `3 seeds`, `5 folds`, `5 folds x 3 seeds`; with what is missing of the latter."""
+        seeds, folds = ({getattr(run, name) for run in self.finished} for name in ("seed", "fold"))
+        seeds_said, folds_said = _counted(len(seeds), "seed"), _counted(len(folds), "fold")
+        if not self.has_folds:
+            return seeds_said
+        if len(seeds) < 2:
+            return folds_said
+        part = "" if len(self.finished) == len(seeds) * len(folds) else f"{len(self.finished)} of "
+        return f"{part}{folds_said} x {seeds_said}"
 
     def count(self, *statuses: str) -> int:
         """How many runs have one of `statuses`."""
         return sum(run.status in statuses for run in self.runs)
 
-    def errors(self, metric: str) -> dict[int, float]:
-        """From seed to final error in percent, of the finished runs that have it."""
-        errors = {run.seed: run.error(metric) for run in self.finished}
-        return {seed: error for seed, error in errors.items() if error is not None}
+    def errors(self, metric: str) -> dict[Repetition, float]:
+        """From repetition to final error in percent, of the finished runs that have it."""
+        errors = {run.repetition: run.error(metric) for run in self.finished}
+        return {repetition: error for repetition, error in errors.items() if error is not None}
 
     def summary(self, metric: str) -> Summary | None:
         """The summary of a final error; None where no finished run has it."""
@@ -85,10 +106,11 @@ class Setting:
             kinds.setdefault(group.kind, []).append(group)
         return kinds
 
-    def missing_seeds(self) -> list[tuple[Group, int]]:
-        """Seeds that other groups of the setting have and this one has no record of."""
-        seeds = {run.seed for group in self.groups for run in group.runs}
-        return [(group, seed) for group in self.groups for seed in sorted(seeds - {run.seed for run in group.runs})]
+    def missing(self) -> list[tuple[Group, Repetition]]:
+        """Seeds, or seeds with folds, that other groups of the setting have and this one has no record of."""
+        there = [{run.repetition for run in group.runs} for group in self.groups]
+        everywhere = set().union(*there)
+        return [(g, missing) for g, own in zip(self.groups, there, strict=True) for missing in sorted(everywhere - own)]
 
 
 def group_runs(runs: Sequence[Run], sweep: str = "") -> list[Group]:
@@ -97,7 +119,7 @@ def group_runs(runs: Sequence[Run], sweep: str = "") -> list[Group]:
     A label says what sets equal names apart, and the sweep where several are set side by side.
     """
     members: dict[object, list[Run]] = {}
-    for run in sorted(runs, key=lambda run: run.seed):
+    for run in sorted(runs, key=lambda run: run.repetition):
         members.setdefault(run.identity(), []).append(run)
     ordered = sorted(members.values(), key=lambda group: _order(group[0]))
     labels = _labels([group[0] for group in ordered])
@@ -114,15 +136,15 @@ def differing_keys(configs: Sequence[dict[str, Any]], ignored: Iterable[str] = N
 def find_settings(groups: Sequence[Group]) -> list[Setting]:
     """Groups that may be compared with one another, the largest setting first."""
     parts: list[list[Group]] = []
-    for loose in _partition(groups, (*NETWORK, "model.shortcut", *FOLLOWS_DEPTH)):
+    for loose in _partition(groups, LOOSE):
         if _distinct(loose):
             parts.append(loose)
             continue
-        for part in _partition(loose, (*NETWORK, "model.shortcut")):
+        for part in _partition(loose, STRICT):
             # What still stands for the same network twice differs in its name or recipe only: never pooled.
             parts.extend([part] if _distinct(part) else [[group] for group in part])
     parts.sort(key=len, reverse=True)
-    keys = differing_keys([part[0].config for part in parts], (*NETWORK, "model.shortcut", *FOLLOWS_DEPTH))
+    keys = differing_keys([part[0].config for part in parts], LOOSE)
     return [Setting(tuple(part), describe(part[0].config, keys)) for part in parts]
 
 
@@ -131,8 +153,16 @@ def describe(config: dict[str, Any], keys: Sequence[str]) -> str:
     return ", ".join(f"{key.split('.')[-1]}={_short(config.get(key))}" for key in keys)
 
 
+def _start(config: dict[str, Any]) -> list[str]:
+    """Words for the weights that a network starts from; none where they are random."""
+    if config.get("model.weights") is None:
+        return []
+    others = [key for key in ("model.freeze", "optimizer.backbone_lr_factor") if key in config]
+    return ["from weights", *(describe(config, [key]) for key in others)]
+
+
 def _order(run: Run) -> tuple[Any, ...]:
-    return run.record["model"]["depth"], run.record["model"]["residual"], run.identity()
+    return run.record["model"]["depth"] or 0, bool(run.record["model"]["residual"]), run.identity()
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
@@ -156,6 +186,10 @@ def _partition(groups: Sequence[Group], ignored: tuple[str, ...]) -> list[list[G
 
 def _distinct(groups: Sequence[Group]) -> bool:
     return len({(group.kind, group.depth) for group in groups}) == len(groups)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _short(value: Any) -> str:

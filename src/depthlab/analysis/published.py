@@ -95,7 +95,7 @@ def _word(
 
 def _unmet(config: Mapping[str, Any], conditions: Mapping[str, Any]) -> list[str]:
     return [
-        f"{key} is {'absent' if config.get(key) is None else config[key]}, not {wanted}"
+        f"{key} is {'absent' if config.get(key) is None else config[key]}{'' if wanted is None else f', not {wanted}'}"
         for key, wanted in conditions.items()
         if config.get(key) != wanted
     ]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from depthlab.errors import InputError
-from depthlab.records.identity import flatten, is_identity
+from depthlab.records.identity import REPETITION, flatten, identity_values, name_repetition
 from depthlab.records.record import find_records, read_record
 
 METRICS = {
@@ -34,6 +34,9 @@ OPTIONAL: dict[str, type | tuple[type, ...]] = {
 }
 
 
+Repetition = tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Run:
     """One run: its directory, its record, and its configuration with dotted keys."""
@@ -44,13 +47,24 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The network's name with the seed, as lists show it."""
-        return f"{self.record['model']['name']} seed {self.seed}"
+        """The network's name with seed and fold, as lists show it."""
+        return f"{self.record['model']['name']} {name_repetition(self.seed, self.fold)}"
 
     @property
     def seed(self) -> int:
-        """The seed, by which runs of different networks pair."""
+        """The seed."""
         return int(self.record["seed"])
+
+    @property
+    def fold(self) -> int | None:
+        """Which fold was held out; None without folds."""
+        fold: int | None = flatten(self.record["config"]).get("data.fold")
+        return fold
+
+    @property
+    def repetition(self) -> Repetition:
+        """(seed,), or (seed, fold): by this, runs of different networks pair."""
+        return (self.seed,) if self.fold is None else (self.seed, self.fold)
 
     @property
     def status(self) -> str:
@@ -128,17 +142,21 @@ def _check(record: dict[str, Any]) -> None:
     model, data = record["model"], record["data"]
     for where, key, kind in (
         (model, "name", str),
-        (model, "depth", int),
-        (model, "residual", bool),
         (data, "name", str),
         (record, "recipe", str),
     ):
         if not isinstance(where.get(key), kind):
             raise InputError(f"the record is not whole: {key!r} is missing or of the wrong type")
+    for key, kinds in (("depth", int | None), ("residual", bool | None)):  # null for networks without such a thing
+        if key not in model or not isinstance(model[key], kinds):
+            raise InputError(f"the record is not whole: {key!r} is missing or of the wrong type")
     for key, optional in OPTIONAL.items():
         if record.get(key) is not None and not isinstance(record[key], optional):
             raise InputError(f"the record is not whole: {key!r} is of the wrong type")
     planned = flatten(record["config"]).get("trainer.max_steps")
+    fold = flatten(record["config"]).get("data.fold")
+    if fold is not None and not isinstance(fold, int):
+        raise InputError(f"data.fold is {fold!r}, which is no number of a fold")
     if planned is not None and not isinstance(planned, int):
         raise InputError(f"trainer.max_steps is {planned!r}, which is no number of steps")
     if record["status"] == "finished":
@@ -158,8 +176,7 @@ def _check_metrics(record: dict[str, Any], planned: int | None) -> None:
 
 
 def _identity_config(record: dict[str, Any]) -> dict[str, Any]:
-    config = {key: value for key, value in flatten(record["config"]).items() if is_identity(key, value)}
-    config.pop("seed", None)
+    config = {key: value for key, value in identity_values(flatten(record["config"])).items() if key not in REPETITION}
     # The data's fingerprint is no part of the recipe's hash, yet runs on different images are no repetitions.
     config |= {"recipe": record["recipe"], "data.fingerprint": record["data"].get("fingerprint")}
     config |= {"num_processes": record.get("num_processes")}
@@ -171,7 +188,7 @@ def _identity_config(record: dict[str, Any]) -> dict[str, Any]:
 def _drop_duplicates(found: Collection) -> None:
     claims: dict[tuple[Any, ...], list[Run]] = {}
     for run in found.runs:
-        claims.setdefault((run.identity(), run.seed), []).append(run)
+        claims.setdefault((run.identity(), run.repetition), []).append(run)
     for runs in claims.values():
         for run in _losers(runs):
             found.runs.remove(run)

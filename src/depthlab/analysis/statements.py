@@ -30,7 +30,7 @@ def judge(setting: Setting, train: Sequence[Comparison], test: Sequence[Comparis
         test: its comparisons of test/err.
     """
     kinds = setting.kinds()
-    residual = next((kind for kind in kinds if kind != "plain"), "residual")
+    residual = next((kind for kind in kinds if kind.startswith("residual")), "residual")
     plain_groups, residual_groups = kinds.get("plain", []), kinds.get(residual, [])
     return [
         _trend("Training error grows with depth in plain networks", plain_groups, train, 1),

@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 LEVEL = 0.95
 POWER = 0.8
@@ -67,18 +68,16 @@ def half_width(standard_error: float, degrees: float) -> float:
     return float(stats.t.ppf((1 + LEVEL) / 2, degrees) * standard_error)
 
 
-def contrast(samples: Sequence[Mapping[int, float]], signs: Sequence[int]) -> Difference:
-    """The sum of sign times mean over groups of runs, each a map from seed to value.
+def contrast(samples: Sequence[Mapping[Any, float]], signs: Sequence[int]) -> Difference:
+    """The sum of sign times mean over groups of runs, each a map from repetition (such as a seed) to value.
 
-    Paired by seed where the groups share at least two seeds; the seeds that not all have are then not used.
+    Paired by repetition where the groups share at least two; those that not all have are then not used.
     Otherwise by Welch's standard error with Satterthwaite's degrees of freedom, which for two groups and signs
     (1, -1) is Welch's test.
     """
     shared = sorted(set.intersection(*(set(sample) for sample in samples)))
     if len(shared) >= 2:
-        values = [
-            math.fsum(sign * sample[seed] for sign, sample in zip(signs, samples, strict=True)) for seed in shared
-        ]
+        values = [math.fsum(sign * sample[key] for sign, sample in zip(signs, samples, strict=True)) for key in shared]
         return _paired(values)
     return _welch([list(sample.values()) for sample in samples], signs)
 

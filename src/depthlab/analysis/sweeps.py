@@ -59,7 +59,7 @@ def _values(sweep: Sweep) -> dict[str, str]:
         record = run.record
         made_by = {f"version of {name}": version for name, version in (record.get("versions") or {}).items()}
         made_by |= {"device": record.get("device"), "commit": (record.get("git") or {}).get("commit")}
-        for key, value in (*run.config.items(), *made_by.items(), ("seed", run.seed)):
+        for key, value in (*run.config.items(), *made_by.items(), ("seed", run.seed), ("fold", run.fold)):
             if key not in NETWORK and value is not None:
                 found.setdefault(key, []).append(str(value))
     return {key: ", ".join(sorted(set(values))) for key, values in found.items()}

@@ -16,6 +16,11 @@ from depthlab.analysis.statistics import Summary
 
 Cell = str | int | float | None
 
+FOLDS = (
+    " Each fold is the validation set of one run; the folds' training images overlap, so that intervals over folds are "
+    "narrower than those over independent images."
+)
+
 # What LaTeX would take for a command, and the few signs that the tables use beyond ASCII.
 LATEX = str.maketrans(
     {
@@ -126,6 +131,7 @@ def networks_table(groups: Sequence[Group]) -> Table:
     with_val = any(group.errors("val/err") for group in groups)
     metrics = [metric for metric in METRICS if metric != "val/err" or with_val]
     sweeps = ["sweep"] if any(group.sweep for group in groups) else []
+    folds = ["over"] if any(group.has_folds for group in groups) else []
     rows = tuple(
         (
             *(group.sweep for _ in sweeps),
@@ -133,14 +139,15 @@ def networks_table(groups: Sequence[Group]) -> Table:
             *(describe(group.config, [key]).split("=", 1)[1] for key in keys),
             group.runs[0].record["model"].get("num_params"),
             len(group.finished),
+            *(group.averaged_over() for _ in folds),
             *(mean_and_deviation(group.summary(metric)) for metric in metrics),
             what_else(group),
         )
         for group in groups
     )
     titles = [f"{METRICS[metric]} (%)" for metric in metrics]
-    caption = "Errors of the last weights in percent, mean ± standard deviation over n runs."
-    header = (*sweeps, "network", *keys, "parameters", "n", *titles, "other runs")
+    caption = "Errors of the last weights in percent, mean ± standard deviation over n runs." + (FOLDS if folds else "")
+    header = (*sweeps, "network", *keys, "parameters", "n", *folds, *titles, "other runs")
     return Table("networks", caption, header, rows)
 
 

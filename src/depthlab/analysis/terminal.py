@@ -44,7 +44,8 @@ def _networks(groups: Sequence[Group]) -> Grid:
     grid = Grid("network", "n", *(HEADERS[metric] for metric in metrics), "not in it")
     for group in groups:
         errors = [mean_and_deviation(group.summary(metric)) or "-" for metric in metrics]
-        grid.add_row(group.label, str(len(group.finished)), *errors, what_else(group) or "")
+        number = f"{len(group.finished)} ({group.averaged_over()})" if group.has_folds else str(len(group.finished))
+        grid.add_row(group.label, number, *errors, what_else(group) or "")
     for column in grid.columns[1:-1]:
         column.justify, column.no_wrap = "right", True
     return grid

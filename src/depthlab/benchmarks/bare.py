@@ -30,7 +30,8 @@ def main() -> None:
     torch.backends.cudnn.benchmark = True
     torch.set_num_threads(config.trainer.num_threads or probe().cpu_cores)
     data = build_data(config)
-    network = build_network(config, data.image_shape[2], len(data.classes)).to(device)
+    height, width, channels = data.image_shape
+    network = build_network(config, channels, len(data.classes), (height, width)).to(device)
     train(config, data, build_classifier(config, network), device, clock)
 
 
@@ -43,7 +44,7 @@ def train(config: TrainConfig, data: ImageDataModule, module: Classifier, device
         with clock.spans.span("input"):
             batch = data.train_batch(step, device)
         for group in optimizer.param_groups:
-            group["lr"] = module.schedule(step)
+            group["lr"] = module.schedule(step) * group.get("lr_factor", 1.0)
         with clock.spans.span("network"):
             with torch.autocast(device.type, torch.bfloat16, enabled=is_bf16, cache_enabled=False):
                 loss = F.cross_entropy(module.network(batch.images).float(), batch.labels)

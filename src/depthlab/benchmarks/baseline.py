@@ -81,7 +81,8 @@ def endless(loader: DataLoader[Any]) -> Iterator[list[Tensor]]:
 
 def build_plain_network(config: TrainConfig, data: ImageDataModule) -> nn.Module:
     """The same network and weights, in torch's default memory layout."""
-    network = build_network(config, data.image_shape[2], len(data.classes))
+    height, width, channels = data.image_shape
+    network = build_network(config, channels, len(data.classes), (height, width))
     return network.to(memory_format=torch.contiguous_format)
 
 

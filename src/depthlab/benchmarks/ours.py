@@ -68,8 +68,8 @@ def _clocked(build_trainer: Callable[..., Any], clock: Clock) -> Callable[..., A
     """
 
     @wraps(build_trainer)
-    def call(config: Any, directory: Path, loggers: list[Any], callbacks: list[Any]) -> Any:
-        trainer = build_trainer(config, directory, loggers, callbacks)
+    def call(config: Any, directory: Path, loggers: list[Any], callbacks: list[Any], **options: Any) -> Any:
+        trainer = build_trainer(config, directory, loggers, callbacks, **options)
         last, seen = callbacks[-1], 0
         start, batch_end = last.on_train_start, last.on_train_batch_end
 

@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from numpy.typing import NDArray
 from torch import Tensor
 
+from depthlab.data.augment import OFF, Augmentation, Augmenter
+from depthlab.data.files import FileImages
+from depthlab.data.folders import ImageFolder
 from depthlab.data.images import DeviceImages, fit_normalization
-from depthlab.data.sources import SOURCES, fingerprint
-from depthlab.data.splits import stratified_split
-from depthlab.data.stream import TrainStream
+from depthlab.data.selection import Selection, choose_classes
+from depthlab.data.sources import SOURCES, Labelled, fingerprint
+from depthlab.data.stream import Draws, TrainStream
+from depthlab.data.streaming import StreamedImages
 from depthlab.errors import InputError
 
 SPLITS = ("train", "val", "test")
 BlockEnd = Callable[[int], int]  # of the number of a block's first batch: the first one that is not in it
+PREFETCHED = 2  # batches of images on disk that are decoded ahead
 
 
 class Batch(NamedTuple):
-    """What a step receives: float images (n, C, H, W), int64 labels (n,), and the split they are from."""
+    """What a step receives: float images (n, C, H, W), int64 labels (n,), and the split they are from.
+
+    Where images are mixed, `weight` (n,) is the share of `labels` in each, and the rest is that of `other_labels` (n,).
+    """
 
     images: Tensor
     labels: Tensor
     split: str
+    other_labels: Tensor | None = None
+    weight: Tensor | None = None
 
 
 class TrainBatches:
@@ -69,15 +78,15 @@ class EvalBatches:
 
 
 class ImageDataModule(LightningDataModule):
-    """CIFAR-10, MNIST or the digits: read, split, and served as batches made on the device.
+    """A data set, read, split, and served as batches made on the device.
 
-    One class for all of them: they differ in how they are read (`depthlab.data.sources`) and in nothing else.
+    One class for all of them: they differ in how they are read (`depthlab.data.sources` or `folder`) and in nothing
+    else.
     Loaders yield batch numbers; the images behind a number are gathered where Lightning moves a batch to the
-    device. `configs/data/` describes the arguments; `first_step`, `max_steps`, `val_every_steps` and
-    `batches_per_step` say which batches a run takes.
+    device. `configs/data/` describes the arguments; `take` says which batches a run takes.
 
     Raises:
-        InputError: the files are absent or altered, or `val_size` or `batch_size` exceed the images there are.
+        InputError: the files are absent or altered, there is no such class, or there are fewer images than asked for.
     """
 
     def __init__(
@@ -85,7 +94,6 @@ class ImageDataModule(LightningDataModule):
         name: str,
         data_dir: Path,
         seed: int,
-        val_size: int,
         split_seed: int,
         batch_size: int,
         eval_batch_size: int,
@@ -94,6 +102,13 @@ class ImageDataModule(LightningDataModule):
         normalization: str,
         last_batch: str,
         test_curve: bool,
+        val_size: int = 0,
+        fold: int | None = None,
+        num_folds: int | None = None,
+        classes: Sequence[str] | None = None,
+        images_per_class: int | None = None,
+        folder: ImageFolder | None = None,
+        augmentation: Augmentation = OFF,
         frozen: bool = False,
     ) -> None:
         super().__init__()
@@ -105,29 +120,24 @@ class ImageDataModule(LightningDataModule):
         self.flip = flip
         self.last_batch = last_batch
         self.test_curve = test_curve
+        self.folder = folder
+        self.augmentation = augmentation
         self.frozen = frozen
-        self._on_device: dict[tuple[str, torch.device], DeviceImages] = {}
+        self._on_device: dict[tuple[str, torch.device], DeviceImages | StreamedImages] = {}
         self._train_batches: TrainBatches | None = None
-        self._read(name, data_dir, val_size, split_seed, normalization)
-
-    def _read(self, name: str, data_dir: Path, val_size: int, split_seed: int, normalization: str) -> None:
-        source = SOURCES[name](data_dir)
-        num_images = len(source.train_labels)
-        if val_size >= num_images:
-            raise InputError(
-                f"data.val_size={val_size}: the training set of {name} has {num_images} images, "
-                "and at least one must be left to train on."
-            )
-        train, val = stratified_split(source.train_labels, val_size, split_seed)
+        source = SOURCES[name](data_dir) if folder is None else folder.read(split_seed)
+        if classes is not None:
+            source = choose_classes(source, classes)
         self.classes = source.classes
-        self.arrays: dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]] = {
-            "train": (source.train_images[train], source.train_labels[train]),
-            "val": (source.train_images[val], source.train_labels[val]),
-            "test": (source.test_images, source.test_labels),
-        }
-        if self.batch_size > len(train):
-            raise InputError(f"data.batch_size={self.batch_size}: there are {len(train)} images to train on.")
+        size = val_size if folder is None else folder.val_size(len(source.train_labels))
+        self.selection = Selection(size, split_seed, fold, num_folds, images_per_class)
+        self.arrays: dict[str, Labelled] = self.selection.divide(source, name)
+        if batch_size > self.num_images("train"):
+            raise InputError(f"data.batch_size={batch_size}: there are {self.num_images('train')} images to train on.")
         self.normalization = fit_normalization(self.arrays["train"][0], normalization)
+        # Folds are repetitions of one recipe on the same images, whichever of them are held out.
+        whole = [source.train_images, source.train_labels, source.test_images, source.test_labels]
+        self._fingerprint = None if fold is None else fingerprint(whole)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -141,8 +151,10 @@ class ImageDataModule(LightningDataModule):
 
     def describe(self) -> dict[str, Any]:
         """What a record says of the data."""
+        streamed = {"streamed": isinstance(self.arrays["train"][0], FileImages)}
         return {
             "name": self.name,
+            **({} if self.folder is None else {"folder": Path(self.folder.folder).name, **streamed}),
             **{f"num_{split}": self.num_images(split) for split in SPLITS},
             "num_classes": len(self.classes),
             "classes": list(self.classes),
@@ -152,8 +164,10 @@ class ImageDataModule(LightningDataModule):
         }
 
     def fingerprint(self) -> str:
-        """A hash of every image and label, split by split."""
-        return fingerprint(array for split in SPLITS for array in self.arrays[split])
+        """A hash of every image and label, split by split; with folds, of all that they are made of."""
+        if self._fingerprint is None:
+            self._fingerprint = fingerprint(array for split in SPLITS for array in self.arrays[split])
+        return self._fingerprint
 
     def stream(self, device: torch.device) -> TrainStream:
         """The training batches by number, with draws on `device`."""
@@ -196,9 +210,20 @@ class ImageDataModule(LightningDataModule):
 
     def train_batch(self, number: int, device: torch.device) -> Batch:
         """Training batch `number`, this process's part of it, made on `device`."""
-        draws = self.stream(device).batch(number)
-        images, labels = self.on_device("train", device).train_batch(draws.part(*self.share(0, len(draws.flip))))
-        return Batch(images, labels, "train")
+        held = self.on_device("train", device)
+        stream = self.stream(held.draws_device)
+        draws = self._needed(stream.batch(number))
+        if isinstance(held, StreamedImages):
+            held.prefetch(draws.image_idx.numpy())
+            for later in range(number + 1, number + 1 + PREFETCHED):
+                held.prefetch(self._needed(stream.batch(later)).image_idx.numpy())
+        if self.augmentation.is_off:
+            images, labels = held.train_batch(draws)
+            return Batch(images, labels, "train")
+        augmenter = Augmenter(self.augmentation, stream, *self.image_shape[:2], device)
+        mixed = augmenter.batch(held, draws, number)
+        own = slice(*self.share(0, len(draws.flip)))
+        return Batch(mixed.images[own], mixed.labels[own], "train", *mixed.others(own))
 
     def transfer_batch_to_device(
         self, batch: int | range | tuple[str, int, int], device: torch.device, dataloader_idx: int
@@ -212,15 +237,26 @@ class ImageDataModule(LightningDataModule):
         if isinstance(batch, int):
             return self.train_batch(batch, device)
         split, start, stop = batch
-        images, labels = self.on_device(split, device).eval_batch(*self.share(start, stop))
+        held = self.on_device(split, device)
+        images, labels = held.eval_batch(*self.share(start, stop))
+        if isinstance(held, StreamedImages):
+            held.prefetch(np.arange(*self.share(stop, min(2 * stop - start, len(held)))))
         return Batch(images, labels, split)
 
-    def on_device(self, split: str, device: torch.device) -> DeviceImages:
-        """The images of a split on `device`, put there at the first call."""
+    def _needed(self, draws: Draws) -> Draws:
+        """This process's part of a batch; all of it where an image may be mixed with one of another part."""
+        return draws.part(*self.share(0, len(draws.flip))) if self.augmentation.is_off else draws
+
+    def on_device(self, split: str, device: torch.device) -> DeviceImages | StreamedImages:
+        """The images of a split on `device`, put there at the first call, or those on disk made ready for it."""
         key = (split, device)
         if key not in self._on_device:
-            self._on_device[key] = DeviceImages(
-                *self.arrays[split], self.normalization, self.crop_padding if split == "train" else 0, device
+            images, labels = self.arrays[split]
+            padding = self.crop_padding if split == "train" else 0
+            self._on_device[key] = (
+                StreamedImages(images, labels, self.normalization, padding, device)
+                if isinstance(images, FileImages)
+                else DeviceImages(images, labels, self.normalization, padding, device)
             )
         return self._on_device[key]
 

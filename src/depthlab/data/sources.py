@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -16,6 +18,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from depthlab.data.files import FileImages, Images, chunks
 from depthlab.data.splits import stratified_split
 from depthlab.errors import InputError
 
@@ -32,29 +35,63 @@ MNIST_MD5 = {
 }
 
 
+Labelled = tuple[Images, NDArray[np.int64]]
+
+
 @dataclass(frozen=True)
 class ImageSource:
-    """A data set with its official split: images are uint8 (N, H, W, C), labels int64 (N,)."""
+    """A data set with its official split: images are uint8 (N, H, W, C), labels int64 (N,).
 
-    train_images: NDArray[np.uint8]
+    `val` are validation images of its own, where it has some.
+    """
+
+    train_images: Images
     train_labels: NDArray[np.int64]
-    test_images: NDArray[np.uint8]
+    test_images: Images
     test_labels: NDArray[np.int64]
     classes: tuple[str, ...]
+    val: Labelled | None = None
 
 
 def read_cifar10(data_dir: Path) -> ImageSource:
-    """CIFAR-10 from `data_dir`/cifar-10-batches-py, downloaded first where that folder is missing."""
+    """CIFAR-10 from `data_dir`/cifar-10-batches-py, unpacked or downloaded first where that folder is missing."""
     from torchvision.datasets import CIFAR10
 
-    _obtain(CIFAR10, data_dir, CIFAR10.base_folder, "CIFAR-10")
-    try:
-        train, test = (CIFAR10(str(data_dir), train=is_train) for is_train in (True, False))
-    except RuntimeError:  # torchvision has checked every file's MD5 before it unpickled one, and names none
-        sums = dict([*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])])
-        _check_files(data_dir / CIFAR10.base_folder, sums)
-        raise
-    return ImageSource(train.data, np.asarray(train.targets), test.data, np.asarray(test.targets), tuple(train.classes))
+    return _read_cifar(CIFAR10, data_dir, "CIFAR-10")
+
+
+def read_cifar100(data_dir: Path) -> ImageSource:
+    """CIFAR-100 with its 100 fine labels from `data_dir`/cifar-100-python, otherwise as CIFAR-10."""
+    from torchvision.datasets import CIFAR100
+
+    return _read_cifar(CIFAR100, data_dir, "CIFAR-100")
+
+
+def _read_cifar(dataset: Any, data_dir: Path, title: str) -> ImageSource:
+    """torchvision knows the files and their sums; it would check them twice and one by one, a second of each start."""
+    _obtain(dataset, data_dir, dataset.base_folder, title)
+    folder, meta = data_dir / dataset.base_folder, dataset.meta
+    _check_files(folder, dict([*dataset.train_list, *dataset.test_list, (meta["filename"], meta["md5"])]), folder)
+    (train_images, train_labels), (test_images, test_labels) = (
+        _read_batches([_unpickle(folder / name) for name, _ in files])
+        for files in (dataset.train_list, dataset.test_list)
+    )
+    classes = tuple(_unpickle(folder / meta["filename"])[meta["key"]])
+    return ImageSource(train_images, train_labels, test_images, test_labels, classes)
+
+
+def _read_batches(batches: Sequence[dict[str, Any]]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Rows of 3 x 32 x 32 bytes as images, and CIFAR-10's labels or CIFAR-100's fine ones."""
+    rows = np.concatenate([batch["data"] for batch in batches])
+    labels = [batch["fine_labels" if "fine_labels" in batch else "labels"] for batch in batches]
+    images = np.ascontiguousarray(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+    return images, np.concatenate(labels).astype(np.int64)
+
+
+def _unpickle(path: Path) -> Any:
+    """Only for files whose MD5 was found to be the official one: a pickle can execute anything."""
+    with path.open("rb") as file:
+        return pickle.load(file, encoding="latin1")
 
 
 def read_mnist(data_dir: Path) -> ImageSource:
@@ -62,7 +99,7 @@ def read_mnist(data_dir: Path) -> ImageSource:
     from torchvision.datasets import MNIST
 
     _obtain(MNIST, data_dir, "MNIST/raw", "MNIST")
-    _check_files(data_dir / "MNIST" / "raw", MNIST_MD5)
+    _check_files(data_dir / "MNIST" / "raw", MNIST_MD5, data_dir / "MNIST" / "raw")
     train, test = (MNIST(str(data_dir), train=is_train) for is_train in (True, False))
     return ImageSource(
         train.data.numpy()[..., None],
@@ -92,13 +129,17 @@ def read_digits(data_dir: Path) -> ImageSource:
 # What `data.name` may say.
 SOURCES: dict[str, Callable[[Path], ImageSource]] = {
     "cifar10": read_cifar10,
+    "cifar100": read_cifar100,
     "mnist": read_mnist,
     "digits": read_digits,
 }
 
 
 def _obtain(dataset: Any, data_dir: Path, folder: str, title: str) -> None:
-    """Download `folder` of a torchvision data set into `data_dir` if it is not there, whole or not at all."""
+    """Unpack or download `folder` of a torchvision data set into `data_dir` if it is not there, whole or not at all.
+
+    An archive that lies in `data_dir` under its official name is unpacked; there is nothing to download then.
+    """
     if (data_dir / folder).is_dir():
         return
     try:
@@ -120,6 +161,7 @@ def _download(dataset: Any, data_dir: Path, folder: str) -> None:
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_SECONDS)  # torchvision sets none and would wait for ever
     temporary = Path(tempfile.mkdtemp(prefix=".download-", dir=data_dir))
     try:
+        _lend_archive(dataset, data_dir, temporary)
         dataset(str(temporary), download=True)
         (data_dir / folder).parent.mkdir(parents=True, exist_ok=True)
         (temporary / folder).rename(data_dir / folder)
@@ -128,27 +170,42 @@ def _download(dataset: Any, data_dir: Path, folder: str) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _check_files(folder: Path, sums: dict[str, str]) -> None:
-    for name, expected in sums.items():
-        try:
-            with (folder / name).open("rb") as file:
-                found = hashlib.file_digest(file, "md5").hexdigest()
-        except OSError as error:
-            raise InputError(f"{folder / name} cannot be read: {error.strerror}.\n{_remedy(folder)}") from None
-        if found != expected:
-            raise InputError(
-                f"{folder / name} is cut short or altered: its MD5 is {found}, the official file's {expected}.\n"
-                f"{_remedy(folder)}"
-            )
+def _lend_archive(dataset: Any, data_dir: Path, temporary: Path) -> None:
+    """Let torchvision find an archive that is there already; it would overwrite one whose sum is wrong."""
+    name = getattr(dataset, "filename", None)  # MNIST comes as four files
+    if name and (data_dir / name).is_file():
+        _check_files(data_dir, {name: dataset.tgz_md5}, data_dir / name)
+        (temporary / name).symlink_to((data_dir / name).resolve())
 
 
-def _remedy(folder: Path) -> str:
-    return f"Remove {folder} and run again to download it anew, or set DEPTHLAB_DATA_DIR to a whole copy."
+def _check_files(folder: Path, sums: dict[str, str], culprit: Path) -> None:
+    """Refuse files of `folder` whose MD5 differs from `sums`; `culprit` is what can be downloaded anew."""
+    with ThreadPoolExecutor() as threads:
+        found = {name: threads.submit(_md5, folder / name, culprit) for name in sums}
+        for name, expected in sums.items():
+            if (md5 := found[name].result()) != expected:
+                raise InputError(
+                    f"{folder / name} is cut short or altered: its MD5 is {md5}, the official file's {expected}.\n"
+                    f"{_remedy(culprit)}"
+                )
 
 
-def fingerprint(arrays: Iterable[NDArray[Any]]) -> str:
+def _md5(path: Path, culprit: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "md5").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.\n{_remedy(culprit)}") from None
+
+
+def _remedy(culprit: Path) -> str:
+    return f"Remove {culprit} and run again to download it anew, or set DEPTHLAB_DATA_DIR to a whole copy."
+
+
+def fingerprint(arrays: Iterable[NDArray[Any] | FileImages]) -> str:
     """The SHA-256 of the arrays' bytes, 16 hexadecimal digits: the same images in the same splits, or not."""
     digest = hashlib.sha256()
     for array in arrays:
-        digest.update(np.ascontiguousarray(array).data)
+        for part in chunks(array) if isinstance(array, FileImages) else [array]:
+            digest.update(np.ascontiguousarray(part).data)
     return digest.hexdigest()[:16]

@@ -25,6 +25,10 @@ class Draws:
     left: Tensor
     flip: Tensor
 
+    def to(self, device: torch.device) -> Draws:
+        """The same draws on `device`."""
+        return Draws(*(values.to(device) for values in (self.image_idx, self.top, self.left, self.flip)))
+
     def part(self, start: int, stop: int) -> Draws:
         """The positions from `start` up to `stop`."""
         return Draws(self.image_idx[start:stop], self.top[start:stop], self.left[start:stop], self.flip[start:stop])
@@ -65,15 +69,19 @@ class TrainStream:
         """The draws of batch `number`, counted from 0 at the start of training."""
         if self.frozen:
             return self._unaugmented(self._epoch(0).part(0, self.batch_size))
+        parts = [self._epoch(epoch).part(start, stop) for epoch, start, stop in self.stretches(number)]
+        return parts[0] if len(parts) == 1 else _join(*parts)
+
+    def stretches(self, number: int) -> list[tuple[int, int, int]]:
+        """The positions of batch `number`: (epoch, start, stop), and a second one where it runs on into an epoch."""
         if self.last_batch == "short":
             epoch, idx = divmod(number, self.batches_per_epoch())
-            return self._epoch(epoch).part(idx * self.batch_size, (idx + 1) * self.batch_size)
+            return [(epoch, idx * self.batch_size, min((idx + 1) * self.batch_size, self.num_images))]
         epoch, start = divmod(number * self.batch_size, self.num_images)
         stop = start + self.batch_size
         if stop <= self.num_images:
-            return self._epoch(epoch).part(start, stop)
-        head = self._epoch(epoch).part(start, self.num_images)
-        return _join(head, self._epoch(epoch + 1).part(0, stop - self.num_images))
+            return [(epoch, start, stop)]
+        return [(epoch, start, self.num_images), (epoch + 1, 0, stop - self.num_images)]
 
     def _epoch(self, epoch: int) -> Draws:
         return _draw_epoch(self.seed, epoch, self.num_images, self.padding, self.flip, self.device)
@@ -83,8 +91,8 @@ class TrainStream:
         return Draws(draws.image_idx, centre, centre, torch.zeros_like(draws.flip))
 
 
-# Two epochs are in use at once where a batch wraps; one more for a second stream in the same process.
-@lru_cache(maxsize=3)
+# Two epochs are in use at once where a batch wraps, on one or two devices; one more for a second stream.
+@lru_cache(maxsize=5)
 def _draw_epoch(seed: int, epoch: int, num_images: int, padding: int, flip: bool, device: torch.device) -> Draws:
     # RandomState's streams are frozen for ever (NEP 19), and its seed may be several words, mixed by its makers.
     random = np.random.RandomState([seed & LOW_32_BITS, seed >> 32, epoch])

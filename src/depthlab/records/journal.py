@@ -73,6 +73,7 @@ class Journal:
             "config": config,
             "model": {},
             "data": {},
+            "weights": existing.get("weights"),
             "metrics": {},
             "steps": first_step,
             "wall_seconds": 0.0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from depthlab.errors import InputError
@@ -14,6 +14,7 @@ from depthlab.records.record import find_records, read_record, write_record
 
 MAX_POINTS = 2000  # of each curve
 DIAGNOSTICS = "diagnostics"
+FOLDER = "data.folder="
 NEUTRAL_PATHS = {"data_dir": "data", "log_dir": "logs"}
 
 
@@ -48,11 +49,22 @@ def _copy(directory: Path, record: dict[str, Any], copy: Path) -> Path:
         shutil.copytree(directory / DIAGNOSTICS, copy / DIAGNOSTICS, dirs_exist_ok=True)
     del record["version"]
     record["config"] = {**record["config"], "paths": NEUTRAL_PATHS}
-    record["command"] = " ".join(word for word in record["command"].split() if not word.startswith("paths."))
+    _shorten_folder(record["config"])
+    words = [word for word in record["command"].split() if not word.startswith("paths.")]
+    record["command"] = " ".join(
+        f"{FOLDER}{PurePath(word).name}" if word.startswith(FOLDER) and "/" in word else word for word in words
+    )
     points = {name: len(curve) for name, curve in curves.items()}
     record["published"] = {"max_points": MAX_POINTS, "points_before": points}
     write_record(copy, record)
     return copy
+
+
+def _shorten_folder(config: dict[str, Any]) -> None:
+    """A folder of images by its name alone, as a run's identity has it."""
+    data = config["data"]
+    if "folder" in data:
+        config["data"] = {**data, "folder": PurePath(data["folder"]).name}
 
 
 def _write_curves(path: Path, curves: Curves) -> None:

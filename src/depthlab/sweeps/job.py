@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from depthlab.records.identity import Identity
+from depthlab.records.identity import REPETITION, Identity
 from depthlab.schema import TrainConfig
 from depthlab.sweeps.devices import Lease
 from depthlab.sweeps.process import Process
@@ -75,9 +75,9 @@ class Entry:
 
 
 def labels(overrides: Sequence[Sequence[str]], names: Sequence[str]) -> list[str]:
-    """`names`, each with those overrides in which the jobs differ beyond model and seed."""
+    """`names`, each with those overrides in which the jobs differ beyond model, seed and fold."""
     split = [dict(override.lstrip("+~").partition("=")[::2] for override in job) for job in overrides]
-    keys = {key: None for job in split for key in job if key not in ("model", "model.name", "seed")}
+    keys = {key: None for job in split for key in job if key not in ("model", "model.name", *REPETITION)}
     varying = [key for key in keys if len({job.get(key) for job in split}) > 1]
     return [
         " ".join([name, *(f"{key}={job[key]}" for key in varying if key in job)])

@@ -16,7 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 from depthlab.checks import check
 from depthlab.errors import InputError
 from depthlab.hardware import Hardware, resolve
-from depthlab.records.identity import flatten, identify
+from depthlab.records.identity import flatten, identify, name_repetition
+from depthlab.records.weights import by_content, find_weights
 from depthlab.schema import TrainConfig, as_dict
 from depthlab.sweeps.job import Entry, Job, labels
 from depthlab.sweeps.standing import standing
@@ -97,15 +98,17 @@ def _check(composed: DictConfig, hardware: Hardware) -> TrainConfig:
         raise InputError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
     config = check(tree)
     config.trainer = resolve(config.trainer, hardware)
+    if config.model.weights is not None:
+        find_weights(config.model.weights)
     return config
 
 
 def _as_jobs(requests: Sequence[Request], configs: Sequence[TrainConfig]) -> list[Job]:
-    names = [f"{config.model.name} seed {config.seed}" for config in configs]
+    names = [f"{config.model.name} {name_repetition(config.seed, config.data.fold)}" for config in configs]
     named = labels([request.overrides for request in requests], names)
     jobs = []
     for idx, (request, config, label) in enumerate(zip(requests, configs, named, strict=True)):
-        identity = identify(flatten(as_dict(config)), config.trainer.devices)
+        identity = identify(by_content(flatten(as_dict(config))), config.trainer.devices)
         directory = Path(config.paths.log_dir) / config.name / identity.directory
         command = shlex.join(["python", "train.py", *request.overrides])
         jobs.append(Job(idx, label, command, config, identity, directory))

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from depthlab.records.identity import name_repetition
 from depthlab.records.record import FILE_NAME, read_record
 from depthlab.sweeps.estimate import Known, free_bytes, sweep_seconds
 from depthlab.sweeps.job import RESULTS, Entry, State
@@ -39,7 +40,7 @@ def plan_lines(entries: Sequence[Entry], known: Known, num_places: int) -> Itera
 
 
 def results_table(entries: Sequence[Entry]) -> Table:
-    """One row a recipe: runs that differ in their seed alone, their errors as mean ± sample standard deviation."""
+    """One row a recipe: runs that differ in seed and fold alone, their errors as mean ± sample standard deviation."""
     table = Table(box=None, pad_edge=False)
     for name in ("model", "data", "runs", *(f"{name} %" for name in METRICS), "diverged"):
         table.add_column(name, justify="left" if name in ("model", "data") else "right")
@@ -85,11 +86,12 @@ def _intention(entry: Entry) -> str:
 
 
 def _by_recipe(entries: Sequence[Entry]) -> dict[tuple[str, str], list[Record]]:
-    """The records of finished jobs by label without seed, and by recipe: a name can be given twice."""
+    """The records of finished jobs by label without seed and fold, and by recipe: a name can be given twice."""
     groups: dict[tuple[str, str], list[Record]] = {}
     for entry in entries:
         for record in results([entry.job]):
-            label = entry.job.label.replace(f" seed {entry.job.config.seed}", "", 1)
+            config = entry.job.config
+            label = entry.job.label.replace(f" {name_repetition(config.seed, config.data.fold)}", "", 1)
             groups.setdefault((label, entry.job.identity.recipe), []).append(record)
     return groups
 

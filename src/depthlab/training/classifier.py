@@ -28,6 +28,7 @@ class Classifier(LightningModule):
         network: maps images (n, C, H, W) to class scores (n, num_classes).
         build_optimizer: makes the optimiser of a network.
         schedule: the learning rate of each step.
+        label_smoothing: the part of a training label that is spread over all classes (Szegedy et al. 2016).
     """
 
     def __init__(
@@ -35,11 +36,13 @@ class Classifier(LightningModule):
         network: nn.Module,
         build_optimizer: Callable[..., torch.optim.Optimizer],
         schedule: Schedule,
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         self.network = network
         self.build_optimizer = build_optimizer
         self.schedule = schedule
+        self.label_smoothing = label_smoothing
         self.step = 0
         self.train_forward: Callable[[Tensor], Tensor] = network.forward
         self.run_block: RunBlock | None = None
@@ -60,8 +63,9 @@ class Classifier(LightningModule):
     def loss_and_counts(self, batch: Batch) -> tuple[Tensor, Counts]:
         """The mean cross-entropy of a training batch, and what it adds to the meter."""
         scores = self.train_forward(batch.images).float()
-        loss = F.cross_entropy(scores, batch.labels)
-        return loss, count(scores, batch.labels, loss * len(batch.labels))
+        loss = self._loss(scores, batch)
+        loss_sum = loss * len(batch.labels)
+        return loss, count(scores, batch.labels, loss_sum, batch.other_labels, batch.weight)
 
     def training_step(self, batch: Batch | range, batch_idx: int) -> Tensor | None:
         """The loss of a batch, of which Lightning makes the update; a block of steps makes its own."""
@@ -81,6 +85,16 @@ class Classifier(LightningModule):
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile what training computes; evaluation and whoever looks into the network meet it as it is."""
         self.train_forward = torch.compile(self.network.forward, *args, **kwargs)
+
+    def _loss(self, scores: Tensor, batch: Batch) -> Tensor:
+        """Of a mixed image, the loss for each of its two labels counts by that label's share."""
+        if batch.other_labels is None or batch.weight is None:
+            return F.cross_entropy(scores, batch.labels, label_smoothing=self.label_smoothing)
+        one, other = (
+            F.cross_entropy(scores, labels, reduction="none", label_smoothing=self.label_smoothing)
+            for labels in (batch.labels, batch.other_labels)
+        )
+        return torch.lerp(other, one, batch.weight).mean()
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Count a batch towards its split."""
@@ -115,6 +129,6 @@ class Classifier(LightningModule):
         """One update at the schedule's rate. Lightning computes the gradient inside the closure."""
         rate = self.schedule(self.step)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("lr_factor", 1.0)
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.step += 1

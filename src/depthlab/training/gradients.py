@@ -16,6 +16,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from depthlab.data.datamodule import ImageDataModule
+from depthlab.models.noise import as_in_training
 from depthlab.records.arrays import arrays_path, load_arrays, write_arrays
 from depthlab.training.classifier import Classifier
 
@@ -40,10 +41,20 @@ def layers_3x3(network: nn.Module) -> list[Layer]:
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d):
             last = (name, module) if module.kernel_size == (3, 3) else None
-        elif isinstance(module, nn.BatchNorm2d) and last:
-            found.append(Layer(*last, module))
+        elif isinstance(module, nn.BatchNorm2d):
+            # In a pre-activation or dense block the norm of the next one follows, which takes a sum or more channels.
+            if last and name.rpartition(".")[0] == last[0].rpartition(".")[0]:
+                found.append(Layer(*last, module))
             last = None
     return found
+
+
+def probed_layers(network: nn.Module) -> list[str]:
+    """The layers whose gradients are measured, by name: all 3x3 convolutions, or linear ones where there are none."""
+    modules = dict(network.named_modules())
+    convolutions = {name: module for name, module in modules.items() if isinstance(module, nn.Conv2d)}
+    names = [name for name, module in convolutions.items() if module.kernel_size == (3, 3)]
+    return names or [name for name, module in modules.items() if isinstance(module, nn.Linear)]
 
 
 def probe_steps(max_steps: int, val_every_steps: int) -> frozenset[int]:
@@ -53,7 +64,7 @@ def probe_steps(max_steps: int, val_every_steps: int) -> frozenset[int]:
     return frozenset(boundaries[(idx + 1) * len(boundaries) // num_probes - 1] for idx in range(num_probes))
 
 
-def gradient_norms(network: nn.Module, layers: list[Layer], images: Tensor, labels: Tensor) -> NDArray[np.float32]:
+def gradient_norms(network: nn.Module, layers: list[str], images: Tensor, labels: Tensor) -> NDArray[np.float32]:
     """L2 norm of the mean cross-entropy's gradient for each layer's weights, float32 (num_layers,).
 
     In float32 whatever the run's precision, and with batch norm as in training. The network runs on copies of its
@@ -63,7 +74,7 @@ def gradient_norms(network: nn.Module, layers: list[Layer], images: Tensor, labe
     buffers = {name: value.clone() for name, value in network.named_buffers()}
     with torch.enable_grad(), _without_kernel_search():
         loss = F.cross_entropy(functional_call(network, {**parameters, **buffers}, (images,)), labels)
-        gradients = torch.autograd.grad(loss, [parameters[f"{layer.name}.weight"] for layer in layers])
+        gradients = torch.autograd.grad(loss, [parameters[f"{layer}.weight"] for layer in layers])
     norms: NDArray[np.float32] = torch.stack([torch.linalg.vector_norm(g) for g in gradients]).cpu().numpy()
     return norms
 
@@ -102,7 +113,7 @@ class GradientNorms(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the initial weights, or go on with what an earlier stretch measured."""
         assert isinstance(pl_module, Classifier)
-        self.layers = [layer.name for layer in layers_3x3(pl_module.network)]
+        self.layers = probed_layers(pl_module.network)
         if not trainer.is_global_zero or not self.layers:
             return
         if pl_module.step == 0:
@@ -120,10 +131,8 @@ class GradientNorms(Callback):
 
     def _measure(self, module: Classifier) -> None:
         images, labels = self.data.on_device("train", module.device).eval_batch(0, PROBE_IMAGES)
-        was_training = module.network.training
-        module.network.train()
-        self.series[module.step] = gradient_norms(module.network, layers_3x3(module.network), images, labels)
-        module.network.train(was_training)
+        with as_in_training(module.network):
+            self.series[module.step] = gradient_norms(module.network, self.layers, images, labels)
         steps = np.array(list(self.series), dtype=np.int64)
         norms = np.stack(list(self.series.values()))
         write_arrays(self.directory, "gradients", layer=np.array(self.layers), step=steps, norm=norms)

@@ -11,9 +11,23 @@ from torchmetrics import Metric
 Counts = tuple[Tensor | int, ...]
 
 
-def count(scores: Tensor, labels: Tensor, loss_sum: Tensor) -> Counts:
-    """Sum of losses, number of wrong answers and number of images: scores (n, num_classes), labels (n,)."""
-    return loss_sum.detach(), (scores.detach().argmax(dim=1) != labels).sum(), labels.numel()
+def count(
+    scores: Tensor,
+    labels: Tensor,
+    loss_sum: Tensor,
+    other_labels: Tensor | None = None,
+    weight: Tensor | None = None,
+) -> Counts:
+    """Sum of losses, number of wrong answers and number of images: scores (n, num_classes), labels (n,).
+
+    An answer to a mixed image is right by the share of its class: `weight` (n,) if it is in `labels`, the rest if it
+    is in `other_labels`.
+    """
+    predicted = scores.detach().argmax(dim=1)
+    wrong: Tensor = predicted != labels
+    if other_labels is not None and weight is not None:
+        wrong = wrong * weight + (predicted != other_labels) * (1 - weight)
+    return loss_sum.detach(), wrong.sum(), labels.numel()
 
 
 class LossAndError(Metric):
@@ -33,7 +47,7 @@ class LossAndError(Metric):
         # float32 of single steps would lose digits over the 50,000 images of an epoch.
         dtype = torch.float32 if torch.backends.mps.is_available() else torch.float64
         self.add_state("loss_sum", torch.zeros((), dtype=dtype), dist_reduce_fx="sum")
-        self.add_state("num_wrong", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("num_wrong", torch.zeros((), dtype=dtype), dist_reduce_fx="sum")  # of mixed images, parts
         self.add_state("num_images", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, loss_sum: Tensor | int, num_wrong: Tensor | int, num_images: Tensor | int) -> None:
@@ -49,12 +63,12 @@ class LossAndError(Metric):
     def put(self, loss_sum: float, num_wrong: float, num_images: float) -> None:
         """Go on from sums that were saved."""
         self.loss_sum.fill_(loss_sum)
-        self.num_wrong.fill_(int(num_wrong))
+        self.num_wrong.fill_(num_wrong)
         self.num_images.fill_(int(num_images))
 
     def compute(self) -> Tensor:
         """[sum of losses, number wrong, number of images], over all processes."""
-        return torch.stack([self.loss_sum, self.num_wrong.to(self.loss_sum), self.num_images.to(self.loss_sum)])
+        return torch.stack([self.loss_sum, self.num_wrong, self.num_images.to(self.loss_sum)])
 
 
 class Totals:

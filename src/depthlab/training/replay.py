@@ -111,7 +111,8 @@ class ReplayedSteps:
                 total.copy_(so_far)
             rates = _to_device([module.schedule(number) for number in numbers], device)
             for number, rate in zip(numbers, rates.unbind(), strict=True):
-                self._rate.copy_(rate)
+                for own_rate, factor in self._rates:
+                    own_rate.copy_(rate * factor)
                 for static, fresh in zip(self._batch_tensors, _tensors(self.batch_of(number)), strict=True):
                     static.copy_(fresh)
                 self._take_step()
@@ -122,9 +123,10 @@ class ReplayedSteps:
     def _prepared(self, module: Classifier, example: Batch) -> Callable[[], None]:
         """A function that takes one step with what lies in the static tensors."""
         optimizer = module.trainer.optimizers[0]
-        self._rate = torch.zeros((), device=module.device)
+        self._rates: list[tuple[Tensor, float]] = []
         for group in optimizer.param_groups:
-            group["lr"] = self._rate
+            group["lr"] = torch.zeros((), device=module.device)
+            self._rates.append((group["lr"], group.get("lr_factor", 1.0)))
         copies: dict[str, Any] = {
             key: value.clone() for key, value in example._asdict().items() if isinstance(value, Tensor)
         }

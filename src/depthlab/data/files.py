@@ -1,0 +1,125 @@
+"""Images that stay files: decoded by threads when they are asked for, and otherwise used like an array."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from depthlab.errors import InputError
+
+# Images at a time where all are read, so that float copies of a whole set are never in memory.
+CHUNK_IMAGES = 5000
+CHUNK_BYTES = 2**25
+SHOWN = 5  # broken files; more have one cause
+
+Bytes = NDArray[np.uint8]
+Indices = NDArray[np.int64]
+
+
+class FileImages:
+    """Images of one size in files, uint8 (N, H, W, 3) once they are decoded. PIL decodes outside Python's lock.
+
+    Args:
+        paths: one file for each image.
+        image_size: the shorter side is scaled to it and the centre cut out; None takes the files as they are, all of
+            the first one's height and width.
+        pool: the threads that decode.
+
+    Raises:
+        InputError: the first file cannot be decoded.
+    """
+
+    def __init__(self, paths: Sequence[Path], image_size: int | None, pool: ThreadPoolExecutor) -> None:
+        self.paths = list(paths)
+        self.pool = pool
+        self._decode = partial(decode, image_size=image_size)
+        self.image_shape: tuple[int, ...] = self._decode(self.paths[0]).shape
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, H, W, 3)."""
+        return len(self.paths), *self.image_shape
+
+    def take(self, indices: Indices) -> FileImages:
+        """The images with these indices, still as files."""
+        taken = FileImages.__new__(FileImages)
+        taken.__dict__.update(self.__dict__, paths=[self.paths[idx] for idx in indices])
+        return taken
+
+    def __getitem__(self, indices: Indices | slice | int) -> Bytes:
+        """Decode images, or one image.
+
+        Raises:
+            InputError: files are broken or of another size; it names the first ones.
+        """
+        chosen = np.arange(len(self))[indices]
+        return self.wait(self.start(chosen)) if chosen.ndim else self._read(self.paths[chosen])
+
+    def start(self, indices: Indices) -> list[Future[Bytes]]:
+        """Begin to decode images; `wait` returns them."""
+        return [self.pool.submit(self._read, self.paths[idx]) for idx in indices]
+
+    def wait(self, pending: Sequence[Future[Bytes]]) -> Bytes:
+        """The images (n, H, W, 3) that `start` began with."""
+        mistakes = [error for future in pending if isinstance(error := future.exception(), InputError)]
+        if mistakes:
+            more = [f"and {len(mistakes) - SHOWN} more files"] if len(mistakes) > SHOWN else []
+            raise InputError("\n".join([*(str(error) for error in mistakes[:SHOWN]), *more]))
+        images = [future.result() for future in pending]
+        return np.stack(images) if images else np.empty((0, *self.image_shape), np.uint8)
+
+    def _read(self, path: Path) -> Bytes:
+        image = self._decode(path)
+        if image.shape != self.image_shape:
+            height, width, _ = self.image_shape
+            raise InputError(
+                f"{path} is {image.shape[0]}x{image.shape[1]} where others are {height}x{width}. "
+                "Give all one size with data.image_size=..."
+            )
+        return image
+
+
+Images = Bytes | FileImages
+
+
+def decode(path: Path, image_size: int | None) -> Bytes:
+    """An image file as RGB bytes (H, W, 3), upright; a grey one has three equal channels.
+
+    Raises:
+        InputError: the file is no image, or broken.
+    """
+    try:
+        with Image.open(path) as file:
+            picture: Any = ImageOps.exif_transpose(file).convert("RGB")
+    except Exception as error:  # a damaged file makes PIL's decoders raise whatever they meet
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise InputError(f"{path} cannot be decoded ({reason}). Remove it, or put a whole copy in its place.") from None
+    return np.asarray(picture if image_size is None else _fit(picture, image_size), dtype=np.uint8)
+
+
+def _fit(picture: Any, size: int) -> Any:
+    from torchvision.transforms import v2
+
+    return v2.functional.center_crop(v2.functional.resize(picture, [size], antialias=True), [size, size])
+
+
+def subset(images: Images, indices: Indices) -> Images:
+    """Some of the images, in this order."""
+    return images.take(indices) if isinstance(images, FileImages) else images[indices]
+
+
+def chunks(images: Images) -> Iterator[Bytes]:
+    """The images, some at a time."""
+    size = max(1, min(CHUNK_IMAGES, CHUNK_BYTES // int(np.prod(images.shape[1:]))))
+    for start in range(0, len(images), size):
+        yield images[start : start + size]
