@@ -21,7 +21,7 @@ from depthlab.sweeps import exits
 
 CONFIG_DIR = Path(__file__).resolve().parent / "configs"
 command = shlex.join(["python", *sys.argv])
-composed: list[dict[str, Any]] = []
+composed: list[DictConfig] = []
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")
@@ -30,15 +30,20 @@ def compose(config: DictConfig) -> None:
 
     In a sweep our launcher takes over instead; any other one (basic, Slurm, Ray) calls this for each job.
     """
-    tree = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     if HydraConfig.get().mode is not RunMode.MULTIRUN:
-        composed.append(tree)
-    elif tree["trainer"]["strategy"] == "ddp":
+        composed.append(config)
+        return
+    tree = _resolved(config)
+    if tree["trainer"]["strategy"] == "ddp":
         # Lightning would start its other processes with the command line of Slurm's or Ray's worker.
         print("error: trainer.strategy=ddp: this launcher takes runs of one process. Start the run alone there.")
         raise SystemExit(exits.MISTAKE)
-    elif code := perform(tree, command):
+    if code := perform(tree, command):
         raise SystemExit(code)
+
+
+def _resolved(config: DictConfig) -> dict[str, Any]:
+    return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
 
 
 def main() -> int:
@@ -49,6 +54,7 @@ def main() -> int:
     try:
         check_names(sys.argv[1:], CONFIG_DIR)
         compose()
+        trees = [_resolved(config) for config in composed]
     except (InputError, OSError, *CONFIGURATION_ERRORS) as error:
         if wants_traceback:
             raise
@@ -56,7 +62,7 @@ def main() -> int:
         return exits.MISTAKE
     except KeyboardInterrupt:
         return exits.INTERRUPTED
-    return _run(composed[0]) if composed else exits.DONE
+    return _run(trees[0]) if trees else exits.DONE
 
 
 def _run(tree: dict[str, Any]) -> int:

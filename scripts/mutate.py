@@ -146,6 +146,14 @@ def killer(mutant: Mutant, then: Sequence[str]) -> str | None:
     return None
 
 
+def baseline(then: Sequence[str]) -> str | None:
+    """The first test that fails in an unchanged copy: it would seem to kill everything."""
+    with tempfile.TemporaryDirectory(prefix="mutant-") as name:
+        tree = Path(name, "tree")
+        copy_tree(tree)
+        return first_failure(tree, [*(f"tests/{room}" for room in ROOMS), *then])
+
+
 def main() -> int:
     """Try out as many mutants as were asked for; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -155,6 +163,9 @@ def main() -> int:
     parser.add_argument("--then", nargs="+", default=[], metavar="PATH", help="tests for those that the nearest miss")
     arguments = parser.parse_args()
     mutants = draw(arguments.number, arguments.seed)
+    if failed := baseline(arguments.then):
+        print(f"error: {failed} fails without any change; mend it first.", file=sys.stderr)
+        return 2
     survivors = []
     with ThreadPoolExecutor(arguments.jobs) as pool:
         results = pool.map(lambda mutant: killer(mutant, arguments.then), mutants)

@@ -29,7 +29,7 @@ from depthlab.run import run
 from depthlab.schema import CHOICES, NOT_NEGATIVE, POSITIVE
 
 from .conftest import Command, compose_tree, load_script
-from .data.test_sources import CIFAR_BATCHES, MNIST_FILES, accept, write_cifar, write_mnist
+from .data.official import CIFAR_BATCHES, MNIST_FILES, accept, write_cifar10, write_mnist
 from .records.test_checkpoints import sign
 from .typing_in import TRAIN, answer
 
@@ -316,7 +316,7 @@ def test_forged_checkpoints_to_continue_from(finished: Path, data: st.DataObject
 @pytest.fixture(scope="module")
 def small_data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("data")
-    write_cifar(folder)
+    write_cifar10(folder)
     write_mnist(folder)
     with pytest.MonkeyPatch.context() as patch:
         accept(patch, folder)
