@@ -124,6 +124,16 @@ def test_an_unfinished_sweep_reports_what_there_is(tmp_path: Path) -> None:
     assert rows["plain56"]["other runs"] == "1 failed, 1 running"
 
 
+def test_what_networks_cost_stands_beside_their_errors(tmp_path: Path) -> None:
+    for seed, speed in ((1, 900.0), (2, 1100.0)):
+        write_run(tmp_path, "plain20", seed, 1.0, 9.0, record={"images_per_second": speed, "peak_memory_mib": 512.4})
+    write_run(tmp_path, "resnet20", 1, 1.0, 9.0, record={"images_per_second": 800.0, "peak_memory_mib": None})
+    make_report([tmp_path], tmp_path / "report")
+    rows = {row["network"]: row for row in _rows(tmp_path / "report" / "tables" / "networks.csv")}
+    assert (rows["plain20"]["img/s"], rows["plain20"]["peak MiB"]) == ("1000", "512")
+    assert (rows["resnet20"]["img/s"], rows["resnet20"]["peak MiB"]) == ("800", "")
+
+
 def test_a_run_that_was_planned_and_never_started_is_missing(tmp_path: Path) -> None:
     for seed in (1, 2, 3):
         directory = write_run(tmp_path, "plain20", seed, 1.0, 9.0)

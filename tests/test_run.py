@@ -45,6 +45,7 @@ def test_a_run_leaves_a_whole_record(compose_config: Compose) -> None:
     assert (data["num_train"], data["num_val"], data["num_test"]) == (1300, 137, 360)
     assert record["wall_seconds"] > 0
     assert record["images_per_second"] > 0
+    assert 100 < record["peak_memory_mib"] < 50_000
     assert record["device"].startswith("cpu: ")
     assert record["precision"] in ("bf16-mixed", "32-true")
     assert record["config"]["trainer"]["precision"] == record["precision"]

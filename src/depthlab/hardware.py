@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 from dataclasses import asdict, dataclass, replace
@@ -69,6 +70,16 @@ def device_name(accelerator: str, hardware: Hardware) -> str:
     if accelerator == "gpu":
         return f"cuda: {hardware.gpus[0]}"
     return f"{accelerator}: {hardware.cpu}"
+
+
+def peak_memory_mib(accelerator: str) -> float:
+    """The most memory this process has held so far: tensors on a GPU, else all that was resident."""
+    import torch
+
+    if accelerator == "gpu":
+        return float(torch.cuda.max_memory_allocated()) / 2**20
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 def _accelerator(asked: str, hardware: Hardware) -> str:

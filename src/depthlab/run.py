@@ -19,7 +19,7 @@ from depthlab.build import build_blocks, build_classifier, build_data, build_net
 from depthlab.checks import check_values
 from depthlab.data.datamodule import ImageDataModule
 from depthlab.errors import InputError
-from depthlab.hardware import Hardware, device_name, probe, resolve
+from depthlab.hardware import Hardware, device_name, peak_memory_mib, probe, resolve
 from depthlab.models import TwoStream, count_macs, count_params
 from depthlab.records.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint
 from depthlab.records.directory import claim, set_aside
@@ -271,7 +271,8 @@ class _Run:
         return save
 
     def _close(self, status: str, step: int, **results: Any) -> None:
-        self.journal.close(status, step, self.stopwatch.seconds, **results)
+        memory = peak_memory_mib(self.config.trainer.accelerator)
+        self.journal.close(status, step, self.stopwatch.seconds, peak_memory_mib=memory, **results)
 
     def _outcome(self, status: str) -> Outcome:
         return Outcome(status, _describe(self.journal.record, self.directory), self.directory)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -76,6 +77,11 @@ class Group:
             return folds_said
         part = "" if len(self.finished) == len(seeds) * len(folds) else f"{len(self.finished)} of "
         return f"{part}{folds_said} x {seeds_said}"
+
+    def median(self, key: str) -> float | None:
+        """The median over finished runs of a number in their records; None where they have none."""
+        values = [float(value) for run in self.finished if (value := run.record.get(key)) is not None]
+        return statistics.median(values) if values else None
 
     def count(self, *statuses: str) -> int:
         """How many runs have one of `statuses`."""

@@ -30,6 +30,7 @@ OPTIONAL: dict[str, type | tuple[type, ...]] = {
     "failure": dict,
     "wall_seconds": (int, float),
     "images_per_second": (int, float),
+    "peak_memory_mib": (int, float),
     "num_processes": int,
 }
 

@@ -35,6 +35,10 @@ LATEX = str.maketrans(
 )
 
 
+# What a run has cost, where records say it; medians over runs, which may have shared their machine.
+COSTS = {"images_per_second": "img/s", "peak_memory_mib": "peak MiB"}
+
+
 @dataclass(frozen=True)
 class Table:
     """Rows under a header. Numbers stay numbers until they are written; None is shown as `-`."""
@@ -132,6 +136,7 @@ def networks_table(groups: Sequence[Group]) -> Table:
     metrics = [metric for metric in METRICS if metric != "val/err" or with_val]
     sweeps = ["sweep"] if any(group.sweep for group in groups) else []
     folds = ["over"] if any(group.has_folds for group in groups) else []
+    costs = [key for key in COSTS if any(group.median(key) is not None for group in groups)]
     rows = tuple(
         (
             *(group.sweep for _ in sweeps),
@@ -141,14 +146,29 @@ def networks_table(groups: Sequence[Group]) -> Table:
             len(group.finished),
             *(group.averaged_over() for _ in folds),
             *(mean_and_deviation(group.summary(metric)) for metric in metrics),
+            *(_whole(group.median(key)) for key in costs),
             what_else(group),
         )
         for group in groups
     )
-    titles = [f"{METRICS[metric]} (%)" for metric in metrics]
+    titles = [f"{METRICS[metric]} (%)" for metric in metrics] + [COSTS[key] for key in costs]
     caption = "Errors of the last weights in percent, mean ± standard deviation over n runs." + (FOLDS if folds else "")
-    header = (*sweeps, "network", *keys, "parameters", "n", *folds, *titles, "other runs")
+    header = (
+        *sweeps,
+        "network",
+        *keys,
+        "parameters",
+        "n",
+        *folds,
+        *titles,
+        *(COSTS[key] for key in costs),
+        "other runs",
+    )
     return Table("networks", caption, header, rows)
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else round(value)
 
 
 def _telling_keys(groups: Sequence[Group]) -> list[str]:
