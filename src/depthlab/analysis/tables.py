@@ -153,17 +153,7 @@ def networks_table(groups: Sequence[Group]) -> Table:
     )
     titles = [f"{METRICS[metric]} (%)" for metric in metrics] + [COSTS[key] for key in costs]
     caption = "Errors of the last weights in percent, mean ± standard deviation over n runs." + (FOLDS if folds else "")
-    header = (
-        *sweeps,
-        "network",
-        *keys,
-        "parameters",
-        "n",
-        *folds,
-        *titles,
-        *(COSTS[key] for key in costs),
-        "other runs",
-    )
+    header = (*sweeps, "network", *keys, "parameters", "n", *folds, *titles, "other runs")
     return Table("networks", caption, header, rows)
 
 
