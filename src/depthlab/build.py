@@ -194,3 +194,5 @@ def _quieten_lightning() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     # Lightning 2.6 calls a function of torch.utils._pytree that newer versions of torch are about to rename.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+    # A run without validation images has no validation loader, on purpose.
+    warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero.*")

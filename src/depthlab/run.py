@@ -5,25 +5,26 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
 from omegaconf import OmegaConf
 from torch import nn
 
 from depthlab.build import build_blocks, build_classifier, build_data, build_network, build_trainer, start_from
+from depthlab.callbacks import build_callbacks
 from depthlab.checks import check_values
 from depthlab.data.datamodule import ImageDataModule
 from depthlab.errors import InputError
 from depthlab.hardware import Hardware, device_name, peak_memory_mib, probe, resolve
 from depthlab.models import TwoStream, count_macs, count_params
-from depthlab.records.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint
+from depthlab.outcome import Outcome, describe, planned
+from depthlab.records.checkpoints import load_newest, save_checkpoint
 from depthlab.records.directory import claim, set_aside
-from depthlab.records.identity import Identity, flatten, identify, name_repetition
+from depthlab.records.identity import Identity, flatten, identify
 from depthlab.records.journal import Journal
 from depthlab.records.record import FILE_NAME, read_record
 from depthlab.records.weights import by_content
@@ -31,26 +32,13 @@ from depthlab.schema import TrainConfig, TrainerConfig, WideNetConfig, as_dict
 from depthlab.training.classifier import Classifier
 from depthlab.training.compiling import compile_training
 from depthlab.training.curves import CurveLog, Diverged, measured
-from depthlab.training.dashboards import Dashboard
-from depthlab.training.diagnostics import LayerResponses, Predictions
-from depthlab.training.finishing import AveragedBatchNorm, Stopwatch
-from depthlab.training.gradients import GradientNorms
+from depthlab.training.finishing import Stopwatch
 from depthlab.training.loggers import build_loggers, check_loggers, flush_loggers
-from depthlab.training.progress import ProgressView, clock
 from depthlab.training.replay import Blocks, ReplayedSteps
-from depthlab.training.saving import Checkpoints, Interrupted, StopRequest
-from depthlab.training.state import Continuation, capture, fitting
+from depthlab.training.saving import Interrupted, StopRequest
+from depthlab.training.state import capture, fitting
 
 Record = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended: "finished", "diverged", "interrupted" or "planned"; a line that says so; its directory."""
-
-    status: str
-    line: str
-    directory: Path
 
 
 def run(config: TrainConfig, command: str) -> Outcome:
@@ -69,7 +57,7 @@ def run(config: TrainConfig, command: str) -> Outcome:
     identity = identify(by_content(flatten(as_dict(config))), config.trainer.devices)
     directory = Path(config.paths.log_dir) / config.name / identity.directory
     if config.dry_run:
-        return _plan(config, directory)
+        return planned(config, directory)
     if not _is_first_process():
         status = _Run(config, command, identity, directory, hardware, {}).execute().status
         return Outcome(status, "", directory)  # the first process speaks for all
@@ -81,7 +69,7 @@ def run(config: TrainConfig, command: str) -> Outcome:
             directory.mkdir()
             existing = {}
         elif is_done:
-            return Outcome(existing["status"], f"{_describe(existing, directory)} (already finished)", directory)
+            return Outcome(existing["status"], f"{describe(existing, directory)} (already finished)", directory)
         try:
             return _Run(config, command, identity, directory, hardware, existing).execute()
         except InputError:
@@ -110,7 +98,7 @@ class _Run:
         self.config = config
         self.directory = directory
         self.stopwatch = Stopwatch()
-        self.state = _latest_state(directory) if existing or not _is_first_process() else None
+        self.state = load_newest(directory) if existing or not _is_first_process() else None
         self.first_step = self.state["step"] if self.state else 0
         self.images_before = (existing.get("data") or {}).get("fingerprint")
         self.images_per_step = config.data.batch_size * config.trainer.accumulate_grad_batches
@@ -200,7 +188,9 @@ class _Run:
             with fitting(self.state):
                 curves.restore(self.state["log"], self.first_step)
         loggers = self._loggers()
-        callbacks = self._callbacks(data, curves, stop)
+        callbacks = build_callbacks(
+            config, self.directory, data, curves, self.stopwatch, stop, self._saver(curves), self.state
+        )
         blocks, obstacle = build_blocks(config, curves.last_epoch_start, callbacks)
         self._take_batches(module, data, blocks)
         if obstacle and self.journal.writes:
@@ -228,38 +218,6 @@ class _Run:
             return []
         return build_loggers(self.directory, self.first_step, logger.tensorboard, logger.wandb, logger.wandb_project)
 
-    def _callbacks(self, data: ImageDataModule, curves: CurveLog, stop: StopRequest) -> list[Callback]:
-        """In the order in which they act at a boundary: read and average first, then save, then show."""
-        config = self.config
-        max_steps, checkpoint = config.trainer.max_steps, config.checkpoint
-        callbacks: list[Callback] = [Continuation(self.state)] if self.state else []
-        callbacks += [self.stopwatch, curves]
-        if config.trainer.bn_statistics == "averaged":
-            first_number = max_steps * config.trainer.accumulate_grad_batches
-            callbacks.append(AveragedBatchNorm(data, max_steps, first_number))
-        callbacks += self._diagnostics(data)
-        saving = Checkpoints(
-            self._saver(curves),
-            checkpoint.every_steps,
-            checkpoint.every_minutes,
-            config.trainer.val_every_steps,
-            max_steps,
-            config.logger.every_steps,
-            stop,
-        )
-        title = f"{config.model.name} {name_repetition(config.seed, config.data.fold)}"
-        return [*callbacks, saving, ProgressView(title, self.directory, max_steps, self.images_per_step, curves)]
-
-    def _diagnostics(self, data: ImageDataModule) -> list[Callback]:
-        """What the report's figures and TensorBoard need besides the curves."""
-        config, directory = self.config, self.directory
-        gradients = GradientNorms(data, directory, config.trainer.max_steps, config.trainer.val_every_steps)
-        predictions = Predictions(data, directory)
-        callbacks = [gradients, LayerResponses(data, directory), predictions]
-        if config.logger.tensorboard:
-            callbacks.append(Dashboard(data, gradients, predictions, flatten(as_dict(config))))
-        return callbacks
-
     def _saver(self, curves: CurveLog) -> Callable[[Trainer, Classifier], None]:
         def save(trainer: Trainer, module: Classifier) -> None:
             state = capture(trainer, module, curves.state())  # every process: it adds up their sums
@@ -275,7 +233,7 @@ class _Run:
         self.journal.close(status, step, self.stopwatch.seconds, peak_memory_mib=memory, **results)
 
     def _outcome(self, status: str) -> Outcome:
-        return Outcome(status, _describe(self.journal.record, self.directory), self.directory)
+        return Outcome(status, describe(self.journal.record, self.directory), self.directory)
 
 
 def _describe_network(config: TrainConfig, network: nn.Module, image_shape: tuple[int, int, int]) -> Record:
@@ -308,34 +266,3 @@ def _final_metrics(module: Classifier, curves: CurveLog) -> dict[str, float | No
     metrics["train/loss_running"] = curves.last_epoch.loss
     metrics["train/err_running"] = curves.last_epoch.err
     return dict(sorted(metrics.items()))
-
-
-def _latest_state(directory: Path) -> dict[str, Any] | None:
-    """The newest whole checkpoint; a damaged one is passed over with a line that says so."""
-    for path in list_checkpoints(directory):
-        try:
-            return load_checkpoint(path)
-        except InputError as error:
-            print(f"{error} Going on from the checkpoint before it.")
-    return None
-
-
-def _plan(config: TrainConfig, directory: Path) -> Outcome:
-    status = read_record(directory)["status"] if (directory / FILE_NAME).exists() else "not started"
-    trainer, repetition = config.trainer, name_repetition(config.seed, config.data.fold)
-    line = (
-        f"{config.model.name} {repetition}: {trainer.max_steps:,} steps on {config.data.name}, "
-        f"{trainer.devices} x {trainer.accelerator}, {trainer.precision} -> {directory} ({status})"
-    )
-    return Outcome("planned", line, directory)
-
-
-def _describe(record: Record, directory: Path) -> str:
-    repetition = name_repetition(record["seed"], record["config"]["data"].get("fold"))
-    title, steps = f"{record['config']['model']['name']} {repetition}", f"{record['steps']:,} steps"
-    if record["status"] == "running":
-        return f"{title}: stopped after {steps}; the same command continues it -> {directory}"
-    after = f"after {steps}, {clock(record['wall_seconds'])} -> {directory}"
-    if record["status"] == "diverged":
-        return f"{title}: diverged {after}"
-    return f"{title}: test error {record['metrics']['test/err']:.2f} % {after}"

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from depthlab import run as run_module
+from depthlab import callbacks
 from depthlab.build import build_data
 from depthlab.data.datamodule import ImageDataModule
 from depthlab.evaluation import load_run
@@ -104,7 +104,7 @@ def test_a_run_is_the_same_bit_for_bit_without_diagnostics(
     monkeypatch.setattr(gradients, "STEPS_PER_PROBE", 1)
     overrides = (*SMALL, "logger=tensorboard", "logger.every_steps=3", "trainer.bn_statistics=averaged")
     recorded = run(compose_config(*overrides, "name=with"), "").directory
-    monkeypatch.setattr(run_module._Run, "_diagnostics", lambda self, data: [])
+    monkeypatch.setattr(callbacks, "build_diagnostics", lambda *args: [])
     bare = run(compose_config(*overrides, "name=without"), "").directory
     assert not (bare / "diagnostics").exists()
     assert len(list((recorded / "diagnostics").iterdir())) == 4

@@ -92,3 +92,13 @@ def _digest_path(path: Path) -> Path:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_newest(directory: Path) -> dict[str, Any] | None:
+    """The newest whole checkpoint; a damaged one is passed over with a line that says so."""
+    for path in list_checkpoints(directory):
+        try:
+            return load_checkpoint(path)
+        except InputError as error:
+            print(f"{error} Going on from the checkpoint before it.")
+    return None
