@@ -11,7 +11,10 @@ setup "[dev]"
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
-# A worker for each core; a test that measures time is a slow one and has the machine to itself.
-if [ "${1:-}" = fast ]; then shift; set -- -m "not slow" -n auto "$@"; fi
 export OMP_NUM_THREADS=1
-.venv/bin/python -m pytest "$@"
+# A worker for each core, but for the slow tests: one that measures time has the machine to itself.
+case "${1:-}" in
+  "") .venv/bin/python -m pytest -m "not slow" -n auto && .venv/bin/python -m pytest -m slow ;;
+  fast) shift && .venv/bin/python -m pytest -m "not slow" -n auto "$@" ;;
+  *) .venv/bin/python -m pytest "$@" ;;
+esac
