@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import warnings
 from pathlib import Path
 from typing import Any, cast
 
@@ -50,6 +51,8 @@ def main() -> int:
     """Run what was typed; the exit code."""
     sys.argv[1:] = multirun_first(sys.argv[1:])
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    # Our options for Ray bear the name of its plugin's and hold all that it needs.
+    warnings.filterwarnings("ignore", message="\\s*'hydra/launcher/ray' is validated against ConfigStore")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises then, rather than printing and exiting by itself
     try:
         check_names(sys.argv[1:], CONFIG_DIR)

@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from depthlab.analysis.readme import fill
+from depthlab.analysis.readme import draw, fill
 from depthlab.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,6 +30,7 @@ def main() -> int:
     if arguments.check:
         print("README.md repeats results/" if after == before else "README.md differs from results/: run this again")
         return int(after != before)
+    draw(before, ROOT / "results")
     readme.write_text(after, encoding="utf-8")
     return 0
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from depthlab.analysis.readme import fill
+from depthlab.analysis.readme import draw, fill
 from depthlab.errors import InputError
 
 from .synthetic import write_run
@@ -38,6 +38,29 @@ def test_text_around_a_block_stays_and_the_block_is_made_anew(tmp_path: Path) ->
     assert text.endswith("<!-- end -->\nafter\n")
     assert "old" not in text
     assert fill(text, tmp_path) == text
+
+
+def test_losses_are_means_over_spans_of_steps_and_have_a_figure(tmp_path: Path) -> None:
+    text = filled("losses", "losses", tmp_path)
+    assert "Not measured here yet: -" in text
+    draw(text, tmp_path)
+    assert not list(tmp_path.iterdir())
+    sides = {
+        "plain loop": {"measurements": {"loss": [4.0, 2.0, 1.5, 1.5, 1.0, 1.0, 0.5, 0.25]}},
+        "ours": {"measurements": {"loss": [3.0, 3.0, 2.0, 1.0, 1.0, 0.9, 0.5, 0.5]}},
+    }
+    tree = BENCHMARK | {
+        "options": {"steps": 10, "warmup_steps": 5},
+        "comparisons": [{"title": "resnet20", "sides": sides}],
+    }
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "losses.json").write_text(json.dumps(tree))
+    lines = filled("losses", "losses", tmp_path).splitlines()
+    assert "| mean loss, resnet20 | steps 6 to 25 | steps 26 to 45 | steps 46 to 65 | steps 66 to 85 |" in lines
+    assert "| plain loop | 3.000 | 1.500 | 1.000 | 0.375 |" in lines
+    assert "| ours | 3.000 | 1.500 | 0.950 | 0.500 |" in lines
+    draw(text, tmp_path)
+    assert (tmp_path / "benchmarks" / "losses.png").stat().st_size > 5000
 
 
 def test_errors_by_depth_are_means_over_seeds(tmp_path: Path) -> None:

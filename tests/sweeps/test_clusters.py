@@ -69,11 +69,16 @@ def test_a_sweep_on_slurm_is_one_array_job_whose_tasks_are_runs(command: Command
 @pytest.mark.slow
 @pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="the extra ray is not installed")
 def test_a_sweep_on_ray_runs_on_two_workers(command: Command, tmp_path: Path) -> None:
-    local = ("hydra/launcher=ray", "hydra.launcher.ray.init={num_cpus:2}", "hydra.launcher.ray.remote={num_cpus:1}")
-    done = command("train.py", *TINY, f"paths.log_dir={tmp_path}", "-m", "seed=1,2", *local, timeout_seconds=500)
+    takes = ("hydra.launcher.ray.remote.num_gpus=0", "hydra.launcher.ray.remote.num_cpus=1")
+    local = ("hydra/launcher=ray", "hydra.launcher.ray.init.num_cpus=2", *takes)
+    typed = ["train.py", *TINY, f"paths.log_dir={tmp_path}", "-m", "seed=1,2", *local]
+    done = command(*typed, timeout_seconds=500)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "ConfigStore" not in done.stderr
     records = [json.loads(each.read_text()) for each in sorted(tmp_path.glob("runs/*/record.json"))]
     assert [(record["status"], record["seed"]) for record in records] == [("finished", 1), ("finished", 2)]
+    assert command(*typed, timeout_seconds=500).returncode == 0  # finished runs are skipped there too
+    assert [json.loads(each.read_text()) for each in sorted(tmp_path.glob("runs/*/record.json"))] == records
 
 
 @pytest.mark.parametrize(("launcher", "extra"), [("slurm", "slurm"), ("ray", "ray")])

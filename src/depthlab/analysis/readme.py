@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -15,7 +14,8 @@ from depthlab.analysis.document import duration
 from depthlab.analysis.groups import Group, find_settings, group_runs
 from depthlab.analysis.published import FILE as PUBLISHED
 from depthlab.analysis.runs import collect
-from depthlab.analysis.tables import Table, mean_and_deviation, show
+from depthlab.analysis.speed import draw_losses, losses_block, speed_block
+from depthlab.analysis.tables import markdown_table, mean_and_deviation
 from depthlab.errors import InputError
 
 SOURCES = ("paper", "reproductions")
@@ -23,26 +23,14 @@ EQUAL_WITHIN = 0.5  # points
 DEPTHS = (20, 32, 44, 56, 110)
 BLOCK = re.compile(r"(<!-- made: (\w+) (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 SHOWN_ERRORS = {"train/err": "training", "test/err": "test"}
-# What a benchmark's table shows of each side, in this order, where it was measured.
-QUANTITIES = {
-    "images_per_second": "img/s",
-    "ms_per_step": "ms a step",
-    "us_per_batch": "µs a batch",
-    "percent_outside_network": "% outside the network",
-    "overhead_ms": "overhead, ms",
-    "overhead_percent": "overhead, %",
-    "first_step_seconds": "s to the first step",
-    "runs_per_hour": "runs an hour",
-    "peak_memory_mib": "peak MiB",
-    "gpu_mib": "peak GPU MiB",
-}
 
 
 def fill(text: str, results: Path) -> str:
     """`text` with every block `<!-- made: KIND NAME --> ... <!-- end -->` made anew.
 
     Kinds: `published NAME` (the paper's table with our runs of results/NAME), `depths NAME` (errors by depth),
-    `recipes NAME` (errors by recipe), `speed MODE` (results/benchmarks/MODE.json).
+    `recipes NAME` (errors by recipe), `speed MODE` and `losses NAME` (of
+    results/benchmarks).
 
     Raises:
         InputError: a block of no known kind.
@@ -57,6 +45,13 @@ def fill(text: str, results: Path) -> str:
     return BLOCK.sub(made, text)
 
 
+def draw(text: str, results: Path) -> None:
+    """Make the figures anew that the blocks of `text` link to and that no report makes."""
+    for _, kind, name, _ in BLOCK.findall(text):
+        if kind == "losses":
+            draw_losses(results, name)
+
+
 def published_block(results: Path, name: str) -> str:
     """Published test errors by depth, and ours below them; "-" for what nobody ran here."""
     ours = _groups(results / name)
@@ -67,7 +62,7 @@ def published_block(results: Path, name: str) -> str:
     ]
     for kind in ("residual", "plain"):
         rows.append((f"**{kind}, here**", *_errors_by_depth(ours, kind, "test/err", DEPTHS)))
-    return _markdown(("test error, %", *map(str, DEPTHS)), rows) + _origin(results / name, ours)
+    return markdown_table(("test error, %", *map(str, DEPTHS)), rows) + _origin(results / name, ours)
 
 
 def depths_block(results: Path, name: str) -> str:
@@ -82,7 +77,7 @@ def depths_block(results: Path, name: str) -> str:
         for kind in kinds
         for metric, word in SHOWN_ERRORS.items()
     ]
-    return _markdown(("error, %", *map(str, depths)), rows) + _origin(results / name, groups)
+    return markdown_table(("error, %", *map(str, depths)), rows) + _origin(results / name, groups)
 
 
 def recipes_block(results: Path, name: str) -> str:
@@ -95,17 +90,7 @@ def recipes_block(results: Path, name: str) -> str:
     ]
     titles = [f"{word} error, %" for word in SHOWN_ERRORS.values()]
     said = [f"- {sentence(c)}.\n" for c in compare_recipes(groups, find_settings(groups), "test/err", EQUAL_WITHIN)]
-    return "".join([_markdown(("network", "n", *titles), rows), "\n", *said, _origin(results / name, groups)])
-
-
-def speed_block(results: Path, name: str) -> str:
-    """Medians and ratios of one mode of scripts/benchmark.py."""
-    path = results / "benchmarks" / f"{name}.json"
-    if not path.exists():
-        return "Not measured here yet: -\n"
-    tree = json.loads(path.read_text(encoding="utf-8"))
-    parts = [_comparison(comparison) for comparison in tree["comparisons"]]
-    return "\n".join(parts) + _machine(tree, path.relative_to(results.parent))
+    return "".join([markdown_table(("network", "n", *titles), rows), "\n", *said, _origin(results / name, groups)])
 
 
 KINDS: dict[str, Callable[[Path, str], str]] = {
@@ -113,6 +98,7 @@ KINDS: dict[str, Callable[[Path, str], str]] = {
     "depths": depths_block,
     "recipes": recipes_block,
     "speed": speed_block,
+    "losses": losses_block,
 }
 
 
@@ -153,50 +139,3 @@ def _origin(folder: Path, groups: Sequence[Group]) -> str:
         f"\nMean ± standard deviation over seeds, {number}; {steps} steps; {devices}; "
         f"the longest run took {longest}. {link}.\n"
     )
-
-
-def _comparison(comparison: dict[str, Any]) -> str:
-    sides = comparison["sides"]
-    found = [name for name in QUANTITIES if any(_median(side, name) is not None for side in sides.values())]
-    if not found:  # parts of a start have names of their own
-        found = list(next(iter(sides.values()))["measurements"])
-    header = (comparison["title"], *(QUANTITIES.get(name, name) for name in found), "n")
-    with_ratio = any("ratio" in side["summary"] for side in sides.values())
-    rows = [
-        (
-            name,
-            *(show(_rounded(_median(side, quantity))) for quantity in found),
-            str(side["n"]),
-            *([_ratio(side)] if with_ratio else []),
-        )
-        for name, side in sides.items()
-    ]
-    return _markdown((*header, *(["ratio (quartiles)"] if with_ratio else [])), rows)
-
-
-def _median(side: dict[str, Any], quantity: str) -> float | None:
-    value = side["summary"].get(quantity, {}).get("median")
-    return None if value is None else float(value)
-
-
-def _rounded(value: float | None) -> float | int | None:
-    return value if value is None or abs(value) < 100 else round(value)
-
-
-def _ratio(side: dict[str, Any]) -> str:
-    ratio = side["summary"].get("ratio")
-    if ratio is None:
-        return "1"
-    low, high = ratio["quartiles"]
-    return f"{ratio['median']:.2f} ({low:.2f} to {high:.2f})"
-
-
-def _machine(tree: dict[str, Any], path: Path) -> str:
-    machine, versions = tree["machine"], tree["versions"]
-    device = ", ".join(machine["gpus"]) or f"{machine['cpu']}, {machine['cpu_cores']} cores"
-    used = ", ".join(f"{package} {versions[package]}" for package in ("torch", "lightning") if package in versions)
-    return f"\nMedians. {device}; {used}; `{tree['command']}`; every measurement in [{path.name}]({path.as_posix()}).\n"
-
-
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return Table("", "", tuple(header), tuple(tuple(row) for row in rows)).markdown()

@@ -113,6 +113,11 @@ def _is_word(cell: Cell) -> bool:
     return isinstance(cell, str)
 
 
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Cells that are text already, as a Markdown table."""
+    return Table("", "", tuple(header), tuple(tuple(row) for row in rows)).markdown()
+
+
 def write_tables(folder: Path, tables: Sequence[Table]) -> None:
     """Each table as .md, .csv and .tex, and tables.tex, which compiles as it is and inputs them all."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -28,6 +28,7 @@ class Settings:
         overrides: added to the recipe of every side.
         variants: further sides of ours, with overrides of their own.
         jobs: jobs at a time, each a side of mode sweep.
+        warmup_steps: before the first turn, of each side of a comparison of training.
     """
 
     script: Path
@@ -42,6 +43,7 @@ class Settings:
     overrides: tuple[str, ...] = ()
     variants: dict[str, tuple[str, ...]] = field(default_factory=dict)
     jobs: tuple[int, ...] = (1, 2)
+    warmup_steps: int = 5
 
     def recipe(self, model: str) -> list[str]:
         """The overrides that every side of a comparison shares."""

@@ -9,7 +9,6 @@ from depthlab.benchmarks.measure import Comparison, alternate
 from depthlab.benchmarks.settings import Settings
 from depthlab.benchmarks.sides import Side, Turn
 
-WARMUP_STEPS = 5
 LOOP = "plain loop"
 BARE = "bare loop"
 
@@ -52,7 +51,7 @@ def _measure(
 ) -> Comparison:
     quantities = partial(_quantities, batch_size=batch_size)
     for _ in range(settings.starts):
-        alternate(starters, comparison, settings.turns, lambda side: settings.steps, WARMUP_STEPS, quantities)
+        alternate(starters, comparison, settings.turns, lambda side: settings.steps, settings.warmup_steps, quantities)
     return comparison
 
 
