@@ -81,6 +81,13 @@ def test_the_sentence_carries_difference_interval_and_n(tmp_path: Path) -> None:
     assert sentence(comparison).startswith(f"plain56 trains 6.27 points worse than resnet56, {between}, Holm p < 0.001")
 
 
+def test_equal_errors_are_called_the_same_and_not_better(tmp_path: Path) -> None:
+    setting = _setting(tmp_path, {"plain20": [2.0, 3.0, 4.0], "resnet20": [2.0, 3.0, 4.0]})
+    (comparison,) = compare(setting, "train/err", 0.5)
+    same = "plain20 and resnet20 have the same training error, the same in every repetition"
+    assert sentence(comparison).startswith(same)
+
+
 def test_holms_family_is_every_comparison_of_one_error(tmp_path: Path) -> None:
     comparisons = compare(_setting(tmp_path, PAPER), "test/err", 0.5)
     names = {(c.first.label, c.second.label) for c in comparisons}

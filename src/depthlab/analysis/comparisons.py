@@ -87,6 +87,8 @@ def sentence(comparison: Comparison) -> str:
     verb = {"train/err": "trains", "test/err": "tests"}.get(comparison.metric, "is")
     points = f"{abs(difference.mean):.2f} points {'worse' if difference.mean > 0 else 'better'}"
     if difference.p is None:
+        if difference.mean == 0:
+            return f"{a} and {b} have the same {METRICS[comparison.metric]}, {why_no_interval(difference)}"
         return f"{a} {verb} {points} than {b}, {why_no_interval(difference)}"
     if comparison.sign:
         return f"{a} {verb} {points} than {b}, {interval(difference, comparison.sign)}, {_p(comparison)}"
