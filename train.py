@@ -14,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from depthlab.checks import check
 from depthlab.commandline import CONFIGURATION_ERRORS, check_names, explain, multirun_first
 from depthlab.errors import InputError
 from depthlab.job import perform
@@ -35,7 +36,7 @@ def compose(config: DictConfig) -> None:
         composed.append(config)
         return
     tree = _resolved(config)
-    if tree["trainer"]["strategy"] == "ddp":
+    if check(tree).trainer.strategy == "ddp":
         # Lightning would start its other processes with the command line of Slurm's or Ray's worker.
         print("error: trainer.strategy=ddp: this launcher takes runs of one process. Start the run alone there.")
         raise SystemExit(exits.MISTAKE)
@@ -57,7 +58,8 @@ def main() -> int:
     try:
         check_names(sys.argv[1:], CONFIG_DIR)
         compose()
-        trees = [_resolved(config) for config in composed]
+        tree = _resolved(composed[0]) if composed else None
+        frozen = _freeze_if_shared(tree) if tree else None
     except (InputError, OSError, *CONFIGURATION_ERRORS) as error:
         if wants_traceback:
             raise
@@ -65,15 +67,18 @@ def main() -> int:
         return exits.MISTAKE
     except KeyboardInterrupt:
         return exits.INTERRUPTED
-    return _run(trees[0]) if trees else exits.DONE
+    if frozen is not None:
+        os.execv(sys.executable, [sys.executable, "-m", "depthlab.job", str(frozen)])
+    return perform(tree, command) if tree else exits.DONE
 
 
-def _run(tree: dict[str, Any]) -> int:
-    if tree["trainer"]["strategy"] == "ddp" and not tree["dry_run"]:
-        # Lightning starts the other processes with this one's command line, which must not go through Hydra again.
-        path = freeze(tree, command)
-        os.execv(sys.executable, [sys.executable, "-m", "depthlab.job", str(path)])
-    return perform(tree, command)
+def _freeze_if_shared(tree: dict[str, Any]) -> Path | None:
+    """The frozen configuration of a run that several processes share.
+
+    Lightning starts the others with this one's command line, which must not go through Hydra again.
+    """
+    config = check(tree)
+    return freeze(tree, command) if config.trainer.strategy == "ddp" and not config.dry_run else None
 
 
 if __name__ == "__main__":

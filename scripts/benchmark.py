@@ -62,12 +62,15 @@ def main() -> int:
     """Measure, print, write; 2 where it cannot be measured here, 1 where a side failed."""
     arguments = _parse()
     # Sides that stand still would outlive this process; its exit ends them.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, frame: sys.exit(128 + number))
     try:
         hardware = probe_in_subprocess()
         if arguments.mode == "gpu" and not hardware.gpus:
             raise InputError("mode gpu: torch sees no CUDA GPU here. Mode cpu measures the same on the CPU.")
         with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+            if arguments.jobs is None:
+                arguments.jobs = [1, 2, 4, 8] if hardware.gpus and arguments.accelerator != "cpu" else [1, 2]
             settings = _settings(arguments, Path(folder))
             comparisons = MODES[arguments.mode](settings)
     except InputError as error:
@@ -103,7 +106,7 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--workers", type=int, default=4, help="of the plain loop's DataLoader (4)")
     parser.add_argument("--accelerator", default=None, help="cpu or gpu in the other modes (auto)")
-    parser.add_argument("--jobs", type=_count, nargs="+", default=[1, 2], help="of mode sweep: jobs at a time (1 2)")
+    parser.add_argument("--jobs", type=_count, nargs="+", help="of mode sweep: jobs at a time (1 2; 1 2 4 8 on a GPU)")
     parser.add_argument("--override", action="append", default=[], metavar="KEY=VALUE", help="for every side")
     parser.add_argument(
         "--variant", action="append", nargs="+", default=[], metavar="NAME KEY=VALUE", help="one more side of ours"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 from depthlab.errors import InputError
@@ -41,8 +42,8 @@ def _table(directories: list[Path], folder: Path) -> Table:
         try:
             cells = _cells(read_record(directory), directory)
         except InputError as error:
-            cells = [f"[red]damaged[/]: {error}"]
-        table.add_row(str(directory.relative_to(folder)), *cells)
+            cells = [f"damaged: {error}"]
+        table.add_row(*(escape(cell) for cell in (str(directory.relative_to(folder)), *cells)))
     return table
 
 
@@ -50,12 +51,17 @@ def _cells(record: dict[str, Any], directory: Path) -> list[str]:
     status = record["status"]
     if status == "running" and not is_held(directory):
         status = "interrupted"
-    max_steps = record["config"].get("trainer", {}).get("max_steps", 0)
+    max_steps = record["config"].get("trainer", {}).get("max_steps")
     metrics = record["metrics"]
     touched = datetime.datetime.fromtimestamp((directory / "record.json").stat().st_mtime)
     age = str(datetime.datetime.now() - touched).split(".")[0]
     errors = [_percent(metrics.get(name)) for name in ("train/err", "test/err")]
-    return [status, f"{record['steps']:,}/{max_steps:,}", *errors, age]
+    return [
+        status,
+        f"{record['steps']:,}/{max_steps:,}" if isinstance(max_steps, int) else f"{record['steps']:,}",
+        *errors,
+        age,
+    ]
 
 
 def _percent(value: float | None) -> str:

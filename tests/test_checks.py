@@ -281,3 +281,10 @@ def test_nearest_points_at_one_name_or_lists_all() -> None:
 @pytest.mark.parametrize(("depth", "steps"), [(20, 0), (56, 0), (109, 0), (110, 400), (1202, 400)])
 def test_the_warm_up_begins_at_its_depth(depth: int, steps: int) -> None:
     assert steps_if_deep(depth, 110, 400) == steps
+
+
+@pytest.mark.parametrize("key", ["beta1", "beta2"])
+def test_betas_are_less_than_one(key: str) -> None:
+    tree = compose_tree("optimizer=adamw", f"optimizer.{key}=1")
+    with pytest.raises(InputError, match=rf"optimizer\.{key}=1\.0: less than 1"):
+        check(tree)

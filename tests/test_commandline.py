@@ -92,6 +92,10 @@ MISTAKES = [
     ("trainer=gpu", ["GPU", "trainer=auto"]),
     ("trainer.devices=2", ["trainer.devices=2", "ddp"]),
     ("optimizer.beta1=0.5", ["optimizer.beta1"]),
+    ("model=null", ["model=null", "resnet56"]),
+    ("trainer=null", ["trainer=null", "auto"]),
+    ("~schedule", ["schedule is missing"]),
+    ("~trainer.strategy", ["trainer.strategy"]),
     ("a=b=c", ["a=b=c"]),
     ("seed=[1", ["seed=[1"]),
 ]

@@ -58,7 +58,7 @@ def examples(number: int) -> Callable[[Any], Any]:
     )
 
 
-EVALUATE, REPORT = (load_script(name) for name in ("scripts/evaluate.py", "scripts/report.py"))
+EVALUATE, REPORT, STATUS = (load_script(f"scripts/{name}.py") for name in ("evaluate", "report", "status"))
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -249,6 +249,12 @@ def test_records_in_which_any_value_is_another_are_used_or_refused(finished: Pat
         assert code in (0, 1, 2)
         assert (code == 2) == said.startswith("error: ")
         assert contents(logs) == before
+        with tempfile.TemporaryDirectory() as out:
+            code, said = answer(REPORT.main, str(logs), "--out", out)
+        assert code in (0, 2)
+        assert (code == 2) == said.startswith("error: ")
+        assert answer(STATUS.main, str(logs))[0] == 0
+        assert contents(logs) == before
 
 
 # --- checkpoints ---
@@ -306,7 +312,7 @@ def test_forged_checkpoints_to_continue_from(finished: Path, data: st.DataObject
         before = path.read_bytes()
         code, said = answer(TRAIN.main, *SHORT, "trainer.num_threads=1", f"paths.log_dir={logs}")
         assert "Traceback" not in said
-        assert (code == 0) == ("Going on from the checkpoint before it" in said)  # from the start, as there is none
+        assert (code == 0) == ("the run starts again from step 0" in said)  # from the start, as there is none
         assert not path.exists() or path.read_bytes() == before
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from depthlab.records.publishing import publish
 from depthlab.records.record import read_record
 from depthlab.report import make_report
 
@@ -134,20 +135,54 @@ def test_what_networks_cost_stands_beside_their_errors(tmp_path: Path) -> None:
     assert (rows["resnet20"]["img/s"], rows["resnet20"]["peak MiB"]) == ("800", "")
 
 
+def test_numbers_that_are_none_are_left_out_and_the_rest_is_reported(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        write_run(tmp_path, "plain20", seed, 1.0, 9.0)
+    forged = write_run(tmp_path, "plain20", 3, 1.0, 9.0)
+    path = forged / "record.json"
+    path.write_text(path.read_text().replace('"status"', '"peak_memory_mib": Infinity, "status"', 1))
+    odd = write_run(tmp_path, "plain56", 1, 1.0, 9.0)
+    path = odd / "record.json"
+    path.write_text(path.read_text().replace('"data": {', '"data": {"folder": 5, ', 1))
+    blank = write_run(tmp_path, "resnet20", 1, 1.0, 9.0)
+    lines = (blank / "metrics.csv").read_text().splitlines()
+    column = lines[0].split(",").index("val/err")
+    cells = [line.split(",") for line in lines[1:]]
+    rows = [",".join([*row[:column], "nan", *row[column + 1 :]]) for row in cells]
+    (blank / "metrics.csv").write_text("\n".join([lines[0], *rows]) + "\n")
+    done = _report(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"{forged.name}: left out, peak_memory_mib is not finite" in done.stdout
+    assert f"{odd.name}: left out, its configuration is none of ours" in done.stdout
+    assert (tmp_path / "report" / "figures" / "curves.png").exists()
+
+
+def test_thinned_copies_say_that_they_are(tmp_path: Path) -> None:
+    write_run(tmp_path / "logs", "plain20", 1, 1.0, 9.0, points=3000)
+    publish(tmp_path / "logs", tmp_path / "results")
+    for folder in ("logs", "results"):
+        make_report([tmp_path / folder], tmp_path / folder / "report")
+    whole, copies = ((tmp_path / folder / "report" / "report.md").read_text() for folder in ("logs", "results"))
+    assert "whose curves were thinned" in copies
+    assert "whose curves were thinned" not in whole
+
+
 def test_a_run_that_was_planned_and_never_started_is_missing(tmp_path: Path) -> None:
     for seed in (1, 2, 3):
         directory = write_run(tmp_path, "plain20", seed, 1.0, 9.0)
         config = read_record(directory)["config"]
-        frozen = {"command": "", "config": {**config, "trainer": {**config["trainer"], "devices": 1}}}
+        frozen = {"command": "", "directory": directory.name, "config": config}
         configs = tmp_path / "sweep" / "20260101-000000" / "configs"
         configs.mkdir(parents=True, exist_ok=True)
         (configs / f"{seed}.json").write_text(json.dumps(frozen))
     (configs / "4.json").write_text("{")
     shutil.rmtree(directory)
+    write_run(tmp_path, "resnet20", 2, 1.0, 9.0)
     done = _report(tmp_path)
     assert done.returncode == 0, done.stderr
     assert "plain20 seed 3: planned, not started" in done.stdout
     assert "seed 2: planned" not in done.stdout
+    assert "resnet20 seed 1: no record, though other networks have it" in done.stdout
 
 
 def test_runs_without_diagnostics_say_which_figures_are_left_out_and_why(tmp_path: Path) -> None:

@@ -244,6 +244,12 @@ def test_the_running_error_covers_exactly_the_last_epoch(compose_config: Compose
     assert running == pytest.approx(sum(value for _, value in each[-10:]) / 10)
 
 
+def test_an_epoch_that_ends_with_what_is_left_counts_as_one(compose_config: Compose) -> None:
+    overrides = ("data.last_batch=short", "data.batch_size=600", "trainer.max_steps=6", "logger.every_steps=3")
+    directory = run(compose_config(*SMALL, *overrides), "").directory
+    assert [value for _, value in read_curves(directory)["epoch"]] == [1.0, 2.0]  # of 600, 600 and what is left
+
+
 def test_averaged_batch_norm_statistics_differ_from_moving_ones_and_are_saved(compose_config: Compose) -> None:
     moving = run(compose_config(*SMALL), "").directory
     averaged = run(compose_config(*SMALL, "trainer.bn_statistics=averaged"), "").directory

@@ -112,8 +112,8 @@ def build_classifier(config: TrainConfig, network: nn.Module) -> Classifier:
     """The LightningModule around a network; what is frozen of the network is held from here on."""
     trainer = config.trainer
     arguments = {key: value for key, value in asdict(config.optimizer).items() if key != "name"}
-    # Lightning does not clip gradients for an optimiser that could unscale them itself; a block of steps clips its own.
-    fused = trainer.accelerator == "gpu" and (trainer.gradient_clip_val is None or trainer.steps_per_replay > 1)
+    # Lightning does not clip gradients for an optimiser that could unscale them itself.
+    fused = trainer.accelerator == "gpu" and trainer.gradient_clip_val is None
     build_optimizer = partial(OPTIMIZERS[config.optimizer.name], fused=fused, **arguments)
     freeze(network, config.model.freeze)
     return Classifier(network, build_optimizer, build_schedule(config), config.augment.label_smoothing)
@@ -155,6 +155,7 @@ def build_trainer(
     `clips` is False where clipping gradients is left to whoever makes the updates.
     """
     _quieten_lightning()
+    torch.backends.cudnn.allow_tf32 = False  # by default convolutions in float32 would keep ten bits of it
     return Trainer(
         accelerator=config.accelerator,
         devices=config.devices,

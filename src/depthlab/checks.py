@@ -197,6 +197,9 @@ def _check_combinations(config: TrainConfig) -> None:
     trainer, factor = config.trainer, config.optimizer.backbone_lr_factor
     if factor != 1 and config.model.freeze == "backbone":
         raise InputError(f"optimizer.backbone_lr_factor={factor}: model.freeze=backbone leaves it nothing to train.")
+    for key in ("beta1", "beta2"):
+        if getattr(config.optimizer, key, 0) >= 1:
+            raise InputError(f"optimizer.{key}={getattr(config.optimizer, key)}: less than 1 is expected.")
     if isinstance(config.optimizer, SGDConfig) and config.optimizer.nesterov and not config.optimizer.momentum:
         raise InputError("optimizer.nesterov=true: Nesterov's form needs optimizer.momentum above 0.")
     if trainer.devices == 0 or trainer.devices < -1:

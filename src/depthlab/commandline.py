@@ -60,6 +60,9 @@ def check_names(arguments: list[str], config_dir: Path) -> None:
         if importlib.util.find_spec(module) is None:
             raise InputError(f"{text}: {module} is not installed. Type: pip install -e '.[{extra}]'")
         name = override.key_or_group
+        if name in groups and override.value() is None and not override.is_delete():
+            options = ", ".join(sorted(path.stem for path in (config_dir / name).glob("*.yaml")))
+            raise InputError(f"{text}: a group needs one of its options: {options}.")
         if name.split(".")[0].split("/")[0] == "hydra" or name in groups or name in keys:
             continue
         raise InputError(f"{text}: no such key or group. {nearest(name, [*keys, *groups])}")

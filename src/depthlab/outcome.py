@@ -34,11 +34,12 @@ def planned(config: TrainConfig, directory: Path) -> Outcome:
 
 def describe(record: dict[str, Any], directory: Path) -> str:
     """A record's run, how far it came and where it lies."""
-    repetition = name_repetition(record["seed"], record["config"]["data"].get("fold"))
-    title, steps = f"{record['config']['model']['name']} {repetition}", f"{record['steps']:,} steps"
+    repetition = name_repetition(record["seed"], record["config"].get("data", {}).get("fold"))
+    title, steps = f"{record['model'].get('name', '-')} {repetition}", f"{record['steps']:,} steps"
     if record["status"] == "running":
         return f"{title}: stopped after {steps}; the same command continues it -> {directory}"
-    after = f"after {steps}, {clock(record['wall_seconds'])} -> {directory}"
+    after = f"after {steps}, {clock(record.get('wall_seconds') or 0)} -> {directory}"
     if record["status"] == "diverged":
         return f"{title}: diverged {after}"
-    return f"{title}: test error {record['metrics']['test/err']:.2f} % {after}"
+    error = record["metrics"].get("test/err")
+    return f"{title}: test error {'-' if error is None else f'{error:.2f} %'} {after}"

@@ -97,6 +97,7 @@ def describe(sweeps: Sequence[Sweep], out: Path, size: float, planned: Sequence[
     list_of_runs = document.runs_table(found)
     return Document(
         title=" and ".join(sweep.name for sweep in sweeps),
+        question=document.question(groups),
         summary=document.summary_line(found),
         statements=tuple((s.label, tuple(judge(s, *errors))) for s, *errors in zip(settings, train, test, strict=True)),
         verdicts=tuple(verdicts),

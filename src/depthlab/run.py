@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +100,10 @@ class _Run:
         self.config = config
         self.directory = directory
         self.stopwatch = Stopwatch()
-        self.state = load_newest(directory) if existing or not _is_first_process() else None
+        self.state = load_newest(directory, _is_first_process()) if existing or not _is_first_process() else None
         self.first_step = self.state["step"] if self.state else 0
         self.images_before = (existing.get("data") or {}).get("fingerprint")
-        self.images_per_step = config.data.batch_size * config.trainer.accumulate_grad_batches
+        self.images_per_step: int = config.data.batch_size * config.trainer.accumulate_grad_batches
         self.journal = Journal(
             directory,
             identity,
@@ -176,14 +178,12 @@ class _Run:
         OmegaConf.save(OmegaConf.create(self.journal.record["config"]), self.directory / "config.yaml")
         if len(self.journal.record["stretches"]) > 1:
             print(f"{self.directory.name}: continues from step {self.first_step:,}")
-        for change in self.journal.changes():
-            print(f"{self.directory.name}: {change}")
 
     def _fit(self, module: Classifier, data: ImageDataModule) -> tuple[Trainer, CurveLog]:
         """Train up to the last step; nothing is left to do where a continuation starts there."""
         config, stop = self.config, StopRequest()
         max_steps = config.trainer.max_steps
-        curves = CurveLog(config.logger.every_steps, max_steps, data.num_images("train"), self.images_per_step)
+        curves = CurveLog(config.logger.every_steps, max_steps, self._images_per_epoch(data), self.images_per_step)
         if self.state:
             with fitting(self.state):
                 curves.restore(self.state["log"], self.first_step)
@@ -193,13 +193,21 @@ class _Run:
         )
         blocks, obstacle = build_blocks(config, curves.last_epoch_start, callbacks)
         self._take_batches(module, data, blocks)
-        if obstacle and self.journal.writes:
-            print(f"{self.directory.name}: {obstacle}")
+        if self.journal.writes:
+            for line in [*self.journal.changes(), *([obstacle] if obstacle else [])]:
+                print(f"{self.directory.name}: {line}")
         trainer = build_trainer(config.trainer, self.directory, loggers, callbacks, clips=blocks is None)
         if self.first_step < max_steps:
             with stop.listening():
                 trainer.fit(module, datamodule=data)
         return trainer, curves
+
+    def _images_per_epoch(self, data: ImageDataModule) -> int:
+        """Counted in whole updates where an epoch ends with what is left: its last batch is one too."""
+        num_images = data.num_images("train")
+        if self.config.data.last_batch == "wrap":
+            return num_images
+        return math.ceil(num_images / self.images_per_step) * self.images_per_step
 
     def _take_batches(self, module: Classifier, data: ImageDataModule, blocks: Blocks | None) -> None:
         """Say which batches are to come, where Lightning validates, and who makes the updates."""
@@ -211,6 +219,8 @@ class _Run:
             capture = trainer.accelerator == "gpu"
             steps = ReplayedSteps(lambda n: data.train_batch(n, module.device), trainer.gradient_clip_val, capture)
             module.train_in_blocks(steps.run)
+            module.build_optimizer = partial(module.build_optimizer, fused=capture)  # a block clips its own gradients
+            self.journal.record_captured(capture)
 
     def _loggers(self) -> list[Logger]:
         logger = self.config.logger
@@ -224,13 +234,13 @@ class _Run:
             if trainer.is_global_zero:
                 flush_loggers(trainer.loggers)
                 save_checkpoint(self.directory, module.step, state)
-                self.journal.note(module.step, self.stopwatch.seconds)
+                self.journal.note(module.step, self.stopwatch)
 
         return save
 
     def _close(self, status: str, step: int, **results: Any) -> None:
         memory = peak_memory_mib(self.config.trainer.accelerator)
-        self.journal.close(status, step, self.stopwatch.seconds, peak_memory_mib=memory, **results)
+        self.journal.close(status, step, self.stopwatch, peak_memory_mib=memory, **results)
 
     def _outcome(self, status: str) -> Outcome:
         return Outcome(status, describe(self.journal.record, self.directory), self.directory)

@@ -27,7 +27,14 @@ CONFIG: dict[str, Any] = {
         "last_batch": "wrap",
         "test_curve": False,
     },
-    "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0001},
+    "optimizer": {
+        "name": "sgd",
+        "lr": 0.1,
+        "momentum": 0.9,
+        "nesterov": False,
+        "weight_decay": 0.0001,
+        "decay_norm_and_bias": True,
+    },
     "schedule": {
         "name": "he2015",
         "milestones": [32000, 48000],
@@ -35,7 +42,14 @@ CONFIG: dict[str, Any] = {
         "total_steps": 64000,
         "warmup_steps": 0,
     },
-    "trainer": {"accelerator": "cpu", "precision": "32-true", "max_steps": 64000},
+    "trainer": {
+        "accelerator": "cpu",
+        "precision": "32-true",
+        "max_steps": 64000,
+        "accumulate_grad_batches": 1,
+        "gradient_clip_val": None,
+        "overfit_one_batch": False,
+    },
     "paths": {"data_dir": "data", "log_dir": "logs"},
 }
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -125,7 +139,7 @@ def _config(network: str, seed: int, overrides: dict[str, Any]) -> dict[str, Any
         *groups, last = key.split(".")
         node = config
         for group in groups:
-            node = node[group]
+            node = node.setdefault(group, {})
         node[last] = value
     return config
 

@@ -6,14 +6,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
+import yaml
 from scipy import stats
 
 from depthlab.analysis.comparisons import compare, sentence
 from depthlab.analysis.groups import Group, Setting, find_settings, group_runs
+from depthlab.analysis.published import FILE as PUBLISHED
 from depthlab.analysis.published import differences_from_paper, judge_published
 from depthlab.analysis.runs import collect
 from depthlab.analysis.statements import Statement, judge
+from depthlab.records.identity import flatten, identity_values
 
+from ..conftest import compose_tree
 from .synthetic import write_run
 
 
@@ -53,6 +57,17 @@ def test_runs_unlike_the_papers_contradict_all_four(tmp_path: Path) -> None:
         "resnet56": [9.7, 9.8, 9.6],
     }
     assert [item.outcome for item in _judge(_setting(tmp_path, turned))] == ["contradicted"] * 4
+
+
+def test_a_sweep_under_way_is_judged_by_the_depths_that_are_there(tmp_path: Path) -> None:
+    for network in ("plain20", "plain32", "plain44"):
+        for seed in (1, 2, 3):
+            write_run(tmp_path, network, seed, float(network[5:]) * (1 + seed / 100), 9.0, points=0)
+    write_run(tmp_path, "plain56", 1, 0, 0, record={"status": "running", "metrics": {}, "steps": 100}, points=0)
+    (setting,) = find_settings(group_runs(collect([tmp_path]).runs))
+    grows = _judge(setting)[0]
+    assert grows.outcome == "supported"
+    assert grows.reason.startswith("plain44 trains 24.48 points worse than plain20")
 
 
 def test_one_run_each_decides_nothing_and_says_so(tmp_path: Path) -> None:
@@ -131,7 +146,16 @@ def test_the_papers_single_run_is_given_its_own_spread(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("data.name", "mnist"), ("trainer.max_steps", 3000), ("data.flip", False), ("optimizer.lr", 0.05)],
+    [
+        ("data.name", "mnist"),
+        ("trainer.max_steps", 3000),
+        ("data.flip", False),
+        ("optimizer.lr", 0.05),
+        ("optimizer.nesterov", True),
+        ("trainer.accumulate_grad_batches", 4),
+        ("trainer.overfit_one_batch", True),
+        ("schedule.total_steps", 32000),
+    ],
 )
 def test_another_recipe_is_not_comparable_and_says_why(tmp_path: Path, key: str, value: object) -> None:
     for seed in (1, 2, 3):
@@ -141,6 +165,52 @@ def test_another_recipe_is_not_comparable_and_says_why(tmp_path: Path, key: str,
     assert {verdict.word for verdict in verdicts} == {"not comparable"}
     assert f"{key} is {value}, not" in verdicts[0].reason
     assert any(line.startswith(f"{key} is {value}") for line in differences_from_paper(groups))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("augment.cutmix", 1), ("data.images_per_class", 500), ("model.freeze", "backbone")]
+)
+def test_what_is_on_and_not_in_the_paper_is_not_comparable(tmp_path: Path, key: str, value: object) -> None:
+    for seed in (1, 2, 3):
+        write_run(tmp_path, "resnet56", seed, 0.1, 6.9 + seed / 10, {key: value}, points=0)
+    groups = group_runs(collect([tmp_path]).runs)
+    found = {(v.word, v.reason) for v in judge_published(groups) if v.source == "paper"}
+    assert found == {("not comparable", f"{key} is {value}")}
+    assert differences_from_paper(groups)[-1] == f"{key} is {value}"
+
+
+def test_every_key_of_a_run_is_a_condition_or_known_to_be_none() -> None:
+    table = yaml.safe_load(PUBLISHED.read_text())
+    keys = identity_values(flatten(compose_tree("model=resnet56")))
+    assert not set(keys) - {*table["paper_recipe"], *table["free"]}
+
+
+def test_precision_and_held_out_images_are_named_and_compared(tmp_path: Path) -> None:
+    for seed in (1, 2, 3):
+        write_run(tmp_path, "resnet56", seed, 0.1, 6.8 + seed / 50, {"trainer.precision": "bf16-mixed"}, points=0)
+    groups = group_runs(collect([tmp_path]).runs)
+    assert {verdict.word for verdict in judge_published(groups)} >= {"reproduced"}
+    lines = differences_from_paper(groups)
+    assert lines == ["trainer.precision is bf16-mixed, not 32-true", "data.val_size is 5000, not 0"]
+
+
+@pytest.mark.parametrize(
+    ("network", "test", "source", "word"),
+    [
+        ("resnet56", [6.98, 6.99, 6.97], "reproductions", "reproduced"),
+        ("resnet56", [7.01, 7.02, 7.0], "reproductions", "worse"),
+        ("resnet56", [6.6, 6.65, 6.62], "reproductions", "better"),
+        ("resnet56", [6.98, 6.99], "reproductions", "undecided"),
+        ("plain56", [13.7, 13.72, 13.74], "paper", "reproduced"),
+        ("plain56", [13.8, 13.82, 13.84], "paper", "worse"),
+    ],
+)
+def test_where_there_is_a_margin_the_mean_decides(
+    tmp_path: Path, network: str, test: Sequence[float], source: str, word: str
+) -> None:
+    groups = _groups(tmp_path, {network: test}, {network: [0.03] * len(test)})
+    verdicts = [v for v in judge_published(groups) if v.source == source and v.metric == "test/err"]
+    assert [verdict.word for verdict in verdicts] == [word]
 
 
 def test_training_errors_are_compared_as_running_ones(tmp_path: Path) -> None:

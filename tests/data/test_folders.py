@@ -172,6 +172,7 @@ LAYOUTS: list[tuple[str, dict[str, int], str]] = [
     ("has one class", {"rose": 3}, r"has one class, rose"),
     ("an empty class", {"rose": 3, "tulip": 0}, r"tulip holds no image"),
     ("an unknown class", {**DIVIDED, "test/lily": 1}, r"lily is a class that train/ does not have"),
+    ("no train", {"val/rose": 3, "val/tulip": 3, "test/rose": 3, "test/tulip": 3}, r"holds val/ and no train/"),
     ("another folder beside train", {**DIVIDED, "valid/rose": 1}, r"train/ and also valid/"),
 ]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from depthlab.models import Dense, ResNet, cifar_net, densenet, wide_net
+from depthlab.models import Dense, ResNet, TwoStream, cifar_net, densenet, wide_net
 from depthlab.models.noise import Dropout, Noise, StochasticDepth, survival_probabilities
 
 
@@ -116,6 +116,15 @@ def test_a_regulariser_leaves_initial_weights_as_they_are(name: str, option: str
     without, with_it = (network.state_dict() for network in pair(name, option))
     assert {key for key in with_it if key not in without} == {"noise.key", "noise.num_batches"}
     assert all(torch.equal(value, with_it[key]) for key, value in without.items())
+
+
+def test_a_regulariser_leaves_the_weights_of_a_second_stream_as_they_are() -> None:
+    states = []
+    for dropout in (0.0, 0.5):
+        torch.manual_seed(0)
+        states.append(TwoStream(partial(cifar_net, 8, dropout=dropout)).state_dict())
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+    assert states[1]["colour.noise.key"] != states[1]["brightness.noise.key"]
 
 
 def test_masks_go_on_from_a_state_dict_where_they_were() -> None:

@@ -36,6 +36,12 @@ def test_every_tensor_is_loaded() -> None:
     assert all(torch.equal(value, given[name]) for name, value in network.state_dict().items())
 
 
+def test_old_files_without_counters_of_batches_are_loaded() -> None:
+    network, given = cifar_net(8), {k: v for k, v in state().items() if not k.endswith("num_batches_tracked")}
+    assert load_weights(network, given, "w", False) == len(given)
+    assert all(torch.equal(network.state_dict()[name], value) for name, value in given.items())
+
+
 def test_another_number_of_classes_names_the_keys_and_how_to_drop_the_classifier() -> None:
     network = cifar_net(8, num_classes=5)
     before = network.state_dict()["conv1.weight"].clone()

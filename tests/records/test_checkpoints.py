@@ -20,6 +20,7 @@ from depthlab.records.checkpoints import (
     checkpoint_path,
     list_checkpoints,
     load_checkpoint,
+    load_newest,
     remove_checkpoint,
     save_checkpoint,
 )
@@ -47,6 +48,33 @@ def test_the_last_two_are_kept_and_the_newest_comes_first(tmp_path: Path) -> Non
         save_checkpoint(tmp_path, step, content(step))
     assert [load_checkpoint(path)["step"] for path in list_checkpoints(tmp_path)] == [3000, 200]
     assert len(list((tmp_path / "checkpoints").iterdir())) == 4  # each with its sum
+
+
+def test_a_damaged_newest_one_makes_way_and_takes_no_place_of_those_that_are_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for step in (10, 20):
+        save_checkpoint(tmp_path, step, content(step))
+    newest = list_checkpoints(tmp_path)[0]
+    newest.write_bytes(b"cut")
+    left_by_a_kill = newest.with_name(f".{newest.name}.123.tmp")
+    left_by_a_kill.write_bytes(b"half")
+    assert load_newest(tmp_path, tidy=False) is not None  # whoever only reads leaves everything as it is
+    assert newest.exists()
+    loaded = load_newest(tmp_path, tidy=True)
+    assert loaded is not None
+    assert loaded["step"] == 10
+    assert "Going on from the checkpoint before, of step 10." in capsys.readouterr().out
+    assert newest.with_name(f"{newest.name}.damaged").read_bytes() == b"cut"
+    assert not left_by_a_kill.exists()
+    save_checkpoint(tmp_path, 12, content(12))
+    assert [load_checkpoint(path)["step"] for path in list_checkpoints(tmp_path)] == [12, 10]
+
+
+def test_where_no_checkpoint_is_whole_that_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_checkpoint(tmp_path, 10, content(10)).write_bytes(b"cut")
+    assert load_newest(tmp_path, tidy=True) is None
+    assert "the run starts again from step 0" in capsys.readouterr().out
 
 
 def test_the_sum_is_one_that_sha256sum_checks(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,15 @@ from depthlab.records.journal import Journal
 from depthlab.records.record import read_record
 
 CONFIG = {"name": "runs", "seed": 0, "trainer": {"precision": "32-true", "devices": 2, "compile": False}}
+
+
+@dataclass
+class Times:
+    """What a stopwatch would say."""
+
+    seconds: float
+    warm_up_steps: int = 0
+    warm_up_seconds: float = 0.0
 
 
 class Machine:
@@ -62,10 +72,10 @@ def test_a_new_record_says_what_runs_where(tmp_path: Path, machine: Machine) -> 
 def test_time_and_speed_add_up_over_stretches(tmp_path: Path, machine: Machine) -> None:
     first = opened(tmp_path)
     machine.now += 30
-    first.note(40, training_seconds=20.0)
+    first.note(40, Times(20.0))
     second = opened(tmp_path, first_step=40, existing=read_record(tmp_path))
     machine.now += 15
-    second.close("finished", 60, training_seconds=5.0, metrics={"test/err": 8.0})
+    second.close("finished", 60, Times(5.0), metrics={"test/err": 8.0})
     record = read_record(tmp_path)
     assert (record["status"], record["steps"], record["metrics"]) == ("finished", 60, {"test/err": 8.0})
     assert record["wall_seconds"] == 45
@@ -79,6 +89,21 @@ def test_time_and_speed_add_up_over_stretches(tmp_path: Path, machine: Machine) 
     assert record["finished_at"] is not None
 
 
+def test_the_rate_leaves_out_what_is_compiled_and_captured_at_first(tmp_path: Path, machine: Machine) -> None:
+    journal = opened(tmp_path)
+    journal.note(50, Times(60.0, 50, 60.0))
+    assert journal.record["images_per_second"] == pytest.approx(500 / 60)  # there is nothing else yet
+    journal.close("finished", 250, Times(62.0, 50, 60.0))
+    assert read_record(tmp_path)["images_per_second"] == pytest.approx(2000 / 2)
+
+
+def test_a_continuation_that_captures_no_more_says_so(tmp_path: Path, machine: Machine) -> None:
+    first = opened(tmp_path)
+    first.record_captured(True)
+    first.write()
+    assert opened(tmp_path, existing=read_record(tmp_path)).changes() == ["captured was True and is now False"]
+
+
 def test_a_continuation_under_others_says_so(tmp_path: Path, machine: Machine) -> None:
     opened(tmp_path).write()
     machine.versions["torch"] = "2"
@@ -87,5 +112,5 @@ def test_a_continuation_under_others_says_so(tmp_path: Path, machine: Machine) -
 
 
 def test_other_processes_than_the_first_write_nothing(tmp_path: Path, machine: Machine) -> None:
-    opened(tmp_path, writes=False).close("finished", 60, 1.0)
+    opened(tmp_path, writes=False).close("finished", 60, Times(1.0))
     assert list(tmp_path.iterdir()) == []

@@ -39,8 +39,10 @@ def test_what_is_written_comes_back_with_its_version(tmp_path: Path) -> None:
 
 def test_nan_and_infinity_become_null_at_any_depth(tmp_path: Path) -> None:
     values = {"a": math.nan, "b": [math.inf, 1.5, (-math.inf,)], "c": {"d": math.nan}}
-    write_record(tmp_path, {**RECORD, "metrics": values})
-    assert read_record(tmp_path)["metrics"] == {"a": None, "b": [None, 1.5, [None]], "c": {"d": None}}
+    write_record(tmp_path, {**RECORD, "divergence": values, "metrics": {"test/err": math.nan}})
+    record = read_record(tmp_path)
+    assert record["divergence"] == {"a": None, "b": [None, 1.5, [None]], "c": {"d": None}}
+    assert record["metrics"] == {"test/err": None}
     assert "NaN" not in (tmp_path / "record.json").read_text()
 
 
@@ -65,6 +67,8 @@ def test_a_record_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) -
         ({**RECORD, "version": VERSION, "status": "done"}, "'done' is none of running, finished, failed, diverged"),
         ({**RECORD, "version": VERSION, "seed": True}, "'seed'"),
         ({**RECORD, "version": VERSION, "metrics": []}, "'metrics'"),
+        ({**RECORD, "version": VERSION, "metrics": {"test/err": "abc"}}, "'test/err' is 'abc', which is no number"),
+        ({**RECORD, "version": VERSION, "config": {"trainer": "abc"}}, "'trainer' of its configuration"),
     ],
 )
 def test_a_file_that_is_no_whole_record_is_refused(tmp_path: Path, content: Any, message: str) -> None:

@@ -55,6 +55,31 @@ def with_batch_norm(step: int, data: ImageDataModule) -> nn.BatchNorm2d:
     return norm
 
 
+def test_processes_share_the_statistics_that_each_averaged(
+    data: ImageDataModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = with_batch_norm(10, data)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda statistic: statistic.add_(3.0))  # the other's
+    shared = with_batch_norm(10, data)
+    for name in ("running_mean", "running_var"):
+        torch.testing.assert_close(getattr(shared, name), (getattr(alone, name) + 3.0) / 2)
+
+
+def test_the_stopwatch_notes_the_first_batch_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(finishing.time, "monotonic", lambda: now)
+    watch, module = Stopwatch(), classifier()
+    module.step = 30
+    watch.on_train_start(trainer(), module)
+    for seconds, step in ((7.0, 30), (60.0, 80), (1.0, 130)):
+        now += seconds
+        module.step = step
+        watch.on_train_batch_end(trainer(), module, None, None, 0)
+    assert (watch.warm_up_steps, watch.warm_up_seconds, watch.seconds) == (50, 67.0, 68.0)
+
+
 def test_statistics_become_plain_averages_over_the_epoch_that_would_have_followed(data: ImageDataModule) -> None:
     norm = with_batch_norm(10, data)
     batches = [data.transfer_batch_to_device(number, torch.device("cpu"), 0).images for number in range(10, 17)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +11,11 @@ import torch
 from lightning.pytorch import Callback
 
 from depthlab import build
+from depthlab import run as story
+from depthlab.benchmarks.clock import Spans
+from depthlab.benchmarks.ours import watch_parts
 from depthlab.records.curves import read_curves
+from depthlab.records.journal import Journal
 from depthlab.records.record import read_record
 from depthlab.run import run
 from depthlab.training.progress import ProgressView
@@ -95,6 +100,7 @@ OPTIONS = [
     ("trainer.precision=bf16-mixed",),
     ("trainer.gradient_clip_val=0.1",),
     ("augment.mixup=0.2",),
+    ("schedule=cosine", "schedule.warmup_steps=3"),
     ("model.stochastic_depth=0.5", "model.dropout=0.3", "optimizer.backbone_lr_factor=0.1"),
     ("checkpoint.every_steps=5", "logger.every_steps=4", "trainer.val_every_steps=7"),
 ]
@@ -111,6 +117,51 @@ def test_blocks_compute_what_single_steps_compute(
     assert blocks.name == single.name
     assert same_weights(single, blocks)
     assert results(single) == results(blocks)
+
+
+def test_the_record_says_whether_steps_were_captured(compose_config: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    single = run(compose_config(*SMALL, "trainer.steps_per_replay=4"), "").directory
+    assert read_record(single)["captured"] is False
+    noted: list[bool] = []
+    in_blocks(monkeypatch)
+    monkeypatch.setattr(Journal, "record_captured", lambda self, captured: noted.append(captured))
+    run(compose_config(*SMALL, "name=blocks", "trainer.steps_per_replay=4"), "")
+    assert noted == [False]  # in blocks, and without a graph on the CPU
+
+
+def test_clipping_goes_without_a_fused_optimiser_unless_a_block_clips(
+    compose_config: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = compose_config(*SMALL, "trainer.gradient_clip_val=1")
+    config.trainer.accelerator = "gpu"
+    module = build.build_classifier(config, build.build_network(config, 1, 10))
+    assert module.configure_optimizers().defaults["fused"] is False
+    config.trainer.gradient_clip_val = None
+    module = build.build_classifier(config, build.build_network(config, 1, 10))
+    assert module.configure_optimizers().defaults["fused"] is True
+
+
+def test_a_benchmark_can_watch_blocks(compose_config: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_blocks(monkeypatch)
+    watched, make = [], story.build_trainer
+
+    def build_trainer(*args: Any, **options: Any) -> Any:
+        trainer = make(*args, **options)
+        callback, clock = trainer.callbacks[-1], SimpleNamespace(spans=Spans(on_gpu=False))
+        start = callback.on_train_start
+
+        def on_train_start(trainer: Any, module: Any) -> None:
+            start(trainer, module)
+            watch_parts(trainer, module, clock)
+            watched.append(clock.spans)
+
+        callback.on_train_start = on_train_start
+        return trainer
+
+    monkeypatch.setattr(story, "build_trainer", build_trainer)
+    directory = run(compose_config(*SMALL, "trainer.steps_per_replay=4"), "").directory
+    assert read_record(directory)["status"] == "finished"
+    assert watched[0].take().keys() == {"input"}
 
 
 def test_blocks_of_adamw_agree_within_rounding(compose_config: Compose, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,8 +132,13 @@ def why_no_interval(difference: Difference) -> str:
 
 
 def _pairs(setting: Setting) -> Iterator[tuple[Group, Group]]:
-    """Kind against kind at each depth; within a kind successive depths, and the deepest against the shallowest."""
-    kinds = {kind: {group.depth: group for group in groups} for kind, groups in setting.kinds().items()}
+    """Kind against kind at each depth; within a kind successive depths, and the deepest against the shallowest.
+
+    Of the groups that have finished runs: in a sweep under way the ends are those of the depths that are there.
+    """
+    kinds = {
+        kind: {group.depth: group for group in groups if group.finished} for kind, groups in setting.kinds().items()
+    }
     yield from _across(kinds)
     for groups in kinds.values():
         depths = sorted(groups)

@@ -54,7 +54,7 @@ def read_columns(directory: Path, columns: Sequence[str]) -> dict[str, tuple[Flo
         raise
     except ValueError as error:
         raise InputError(f"{directory.name}/{FILE_NAME} is damaged ({error}).") from None
-    return {name: _arrays(*zip(*curves[name], strict=True)) for name in columns if curves.get(name)}
+    return _finite({name: _arrays(*zip(*curves[name], strict=True)) for name in columns if curves.get(name)})
 
 
 def average(curves: Sequence[tuple[Floats, Floats]], last_step: float) -> Band:
@@ -86,7 +86,12 @@ def _from_cells(names: list[str], cells: list[str], columns: Sequence[str]) -> d
         rows = [i for i, text in enumerate(texts) if text]
         if rows:
             found[column] = _arrays([int(steps[i]) for i in rows], [float(texts[i]) for i in rows])
-    return found
+    return _finite(found)
+
+
+def _finite(curves: dict[str, tuple[Floats, Floats]]) -> dict[str, tuple[Floats, Floats]]:
+    """Those of which anything was a number."""
+    return {name: (step, value) for name, (step, value) in curves.items() if len(step)}
 
 
 def _arrays(steps: Sequence[int], values: Sequence[float]) -> tuple[Floats, Floats]:

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from depthlab.analysis.figures import Figure
-from depthlab.analysis.groups import Setting
+from depthlab.analysis.groups import Group, Setting, differing_keys
 from depthlab.analysis.published import Verdict
 from depthlab.analysis.runs import Collection, Run
 from depthlab.analysis.statements import Statement
 from depthlab.analysis.tables import Cell, Table
 from depthlab.records.identity import name_repetition
 
-QUESTION = "Do deeper plain networks train worse than shallower ones, and do shortcuts cure it?"
+MOST_NAMED = 4  # keys in a question
+DEPTH = "Do deeper plain networks train worse than shallower ones, and do shortcuts cure it?"
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Document:
     """The parts of a report in the order in which they are read."""
 
     title: str
+    question: str
     summary: str
     statements: tuple[tuple[str, tuple[Statement, ...]], ...]
     verdicts: tuple[Verdict, ...]
@@ -40,6 +42,27 @@ class Document:
     conditions: tuple[tuple[str, str], ...]
 
 
+def question(groups: Sequence[Group]) -> str:
+    """What the runs ask: about depth where plain and residual networks differ in it, else about what else differs."""
+    by_network: dict[str, list[Group]] = {}
+    for group in groups:
+        by_network.setdefault(group.network, []).append(group)
+    keys = list(dict.fromkeys(k for same in by_network.values() for k in differing_keys([g.config for g in same])))
+    if keys:
+        what = _listed(keys, "or") if len(keys) <= MOST_NAMED else f"a change of {len(keys)} keys"
+        return f"What difference does {what} make to {_listed(list(by_network), 'and')}?"
+    kinds = {group.kind for group in groups}
+    if "plain" in kinds and len(kinds) > 1 and len({group.depth for group in groups}) > 1:
+        return DEPTH
+    if len(by_network) > 1:
+        return f"How do {_listed(list(by_network), 'and')} compare?"
+    return f"How well does {next(iter(by_network))} do?"
+
+
+def _listed(names: Sequence[str], word: str) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {word} {names[-1]}"
+
+
 def summary_line(found: Collection) -> str:
     """How many runs there are and what became of them, in one sentence."""
     states = [(status, len(found.with_status(status))) for status in ("finished", "diverged", "failed", "running")]
@@ -52,12 +75,12 @@ def summary_line(found: Collection) -> str:
 def missing_runs(found: Collection, settings: Sequence[Setting], planned: Sequence[str]) -> list[str]:
     """A line for every run that is not in the statistics although it was started, planned, or others let expect it."""
     lines = [_unfinished(run) for run in found.with_status("running", "failed", "diverged")]
-    if planned:  # what a sweep was launched for says more than the seeds of others
-        return [*lines, *(f"{name}: planned, not started" for name in planned)]
+    lines += [f"{name}: planned, not started" for name in planned]
     for setting in settings:
         lines += [
             f"{group.label} {name_repetition(*missing)}: no record, though other networks have it"
             for group, missing in setting.missing()
+            if f"{group.network} {name_repetition(*missing)}" not in planned
         ]
     return lines
 

@@ -82,6 +82,7 @@ def training_curves(setting: Setting) -> Figure:
         f"Thin: running training error; bold: {' or '.join(names[name] for name in bold) or 'nothing was measured'}. "
         "Lines are means over runs, bands reach from the lowest to the highest run. "
         + _points(kinds)
+        + (" These are copies whose curves were thinned." if _are_thinned(kinds) else "")
         + "".join(f" Not drawn: {problem}." for problem in problems)
     )
     return Figure("curves", title, caption, drawing)
@@ -159,6 +160,12 @@ def _limit_height(axes: Sequence[Any], kinds: dict[str, list[tuple[Group, Bands]
     bands = [band for members in kinds.values() for _, bands in members for band in bands.values()]
     settled = max(float(band.mean[len(band.mean) // 10 :].max()) for band in bands)
     axes[0].set_ylim(0, min(100.0, 1.1 * settled + 1))
+
+
+def _are_thinned(kinds: dict[str, list[tuple[Group, Bands]]]) -> bool:
+    """Whether a run's record says that it was copied with fewer points than were logged."""
+    runs = [run.record.get("published") for members in kinds.values() for group, _ in members for run in group.finished]
+    return any(n > copy["max_points"] for copy in runs if copy for n in copy["points_before"].values())
 
 
 def _points(kinds: dict[str, list[tuple[Group, Bands]]]) -> str:

@@ -67,6 +67,12 @@ class Group:
         """Whether the runs hold out folds."""
         return any(run.fold is not None for run in self.runs)
 
+    def repetitions(self) -> str:
+        """What tells its runs apart: seeds, folds, or folds and seeds."""
+        if not self.has_folds:
+            return "seeds"
+        return "folds and seeds" if len({run.seed for run in self.runs}) > 1 else "folds"
+
     def averaged_over(self) -> str:
         """What its means are over: `3 seeds`, `5 folds`, `5 folds x 3 seeds`; with what is missing of the latter."""
         seeds, folds = ({getattr(run, name) for run in self.finished} for name in ("seed", "fold"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from depthlab.analysis.document import QUESTION, Document, verdict_lines
+from depthlab.analysis.document import Document, verdict_lines
 from depthlab.analysis.figures import Figure
 from depthlab.analysis.tables import Table
 
@@ -21,7 +21,7 @@ def to_markdown(document: Document) -> str:
 
 def _lines(document: Document) -> Iterator[str]:
     tables = {table.name: table for table in document.tables}
-    yield from (f"# {document.title}", "", QUESTION, "", document.summary, "")
+    yield from (f"# {document.title}", "", document.question, "", document.summary, "")
     for label, statements in document.statements:
         yield from (f"## What these runs say{f' ({label})' if label else ''}", "")
         yield from (f"- **{item.outcome}**: {item.text.lower()}. {_capital(item.reason)}." for item in statements)

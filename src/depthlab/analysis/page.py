@@ -11,7 +11,7 @@ from pathlib import Path
 from string import Template
 from urllib.parse import quote
 
-from depthlab.analysis.document import QUESTION, Document, verdict_lines
+from depthlab.analysis.document import Document, verdict_lines
 from depthlab.analysis.figures import Figure
 from depthlab.analysis.statements import Statement
 from depthlab.analysis.tables import Cell, Table, show
@@ -27,7 +27,7 @@ def to_html(document: Document, figures: Path) -> str:
     """The whole page; the PNG files in the folder `figures` are put into it."""
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         title=escape(document.title),
-        question=escape(QUESTION),
+        question=escape(document.question),
         summary=escape(document.summary),
         body="\n".join(_sections(document, figures)),
     )

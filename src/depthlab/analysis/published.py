@@ -49,8 +49,8 @@ def _verdicts(group: Group, table: Mapping[str, Any]) -> Iterator[Verdict]:
         if entry["residual"] != group.residual or number is None or ours is None:
             continue
         low, high = _expected(ours, number["runs"], entry["accuracy"])
-        differences = _unmet(group.config, entry["conditions"])
-        word, reason = _word(number["value"], ours, low, high, table)
+        differences = [*_unmet(group.config, entry["conditions"]), *_extra(group.config, entry["conditions"], table)]
+        word, reason = _word(number["value"], ours, low, high, table, entry.get("margin"))
         if differences:
             word, reason = "not comparable", _list_differences(differences)
         yield Verdict(
@@ -77,10 +77,20 @@ def _expected(ours: Summary, runs: int | None, accuracy: float) -> tuple[float |
 
 
 def _word(
-    value: float, ours: Summary, low: float | None, high: float | None, table: Mapping[str, Any]
+    value: float,
+    ours: Summary,
+    low: float | None,
+    high: float | None,
+    table: Mapping[str, Any],
+    margin: float | None,
 ) -> tuple[str, str]:
     if ours.n < table["fewest"]:
         return "undecided", "one run, no interval" if ours.n == 1 else f"{ours.n} runs are too few"
+    if margin is not None:
+        word = "reproduced" if abs(ours.mean - value) <= margin else "worse" if ours.mean > value else "better"
+        place = "within" if word == "reproduced" else "more than"
+        interval = "" if low is None or high is None else f" (95 % interval {low:.2f} to {high:.2f})"
+        return word, f"the mean {ours.mean:.2f}{interval} lies {place} {margin:g} points from {value:g}"
     if low is None or high is None:
         return "undecided", "all runs are equal, no interval"
     interval = f"95 % interval {low:.2f} to {high:.2f}"
@@ -101,6 +111,12 @@ def _unmet(config: Mapping[str, Any], conditions: Mapping[str, Any]) -> list[str
     ]
 
 
+def _extra(config: Mapping[str, Any], conditions: Mapping[str, Any], table: Mapping[str, Any]) -> list[str]:
+    """What is there, or on, although no condition speaks of it."""
+    known = {*conditions, *table["paper_recipe"], *table["free"]}
+    return [f"{key} is {value}" for key, value in config.items() if key not in known and value is not None]
+
+
 def _list_differences(differences: Sequence[str]) -> str:
     more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
     return "; ".join(differences[:3]) + more
@@ -111,6 +127,8 @@ def differences_from_paper(groups: Sequence[Group]) -> list[str]:
     table = yaml.safe_load(FILE.read_text(encoding="utf-8"))
     unmet: dict[str, list[str]] = {}
     for group in groups:
-        for line in _unmet(group.config, table["paper_recipe"]):
+        recipe = table["paper_recipe"]
+        lines = [*_unmet(group.config, recipe | table["paper_details"]), *_extra(group.config, recipe, table)]
+        for line in lines:
             unmet.setdefault(line, []).append(group.label)
     return [line if len(labels) == len(groups) else f"{line} ({', '.join(labels)})" for line, labels in unmet.items()]

@@ -107,7 +107,11 @@ def _groups(folder: Path) -> list[Group]:
 
 
 def _errors_by_depth(groups: Sequence[Group], kind: str, metric: str, depths: Iterable[int]) -> list[str]:
-    by_depth = {group.depth: group for group in groups if group.kind == kind}
+    members = [group for group in groups if group.kind == kind]
+    by_depth = {group.depth: group for group in members}
+    if len(by_depth) < len(members):
+        twice = next(group.label for group in members if by_depth[group.depth] is not group)
+        raise InputError(f"{twice} stands beside another recipe of its kind and depth. Use a block `recipes`.")
     return [_cell(by_depth[depth], metric) if depth in by_depth else "-" for depth in depths]
 
 
@@ -131,11 +135,12 @@ def _origin(folder: Path, groups: Sequence[Group]) -> str:
         return '\nA cell that nobody has run here is "-".\n'
     counts = sorted({len(group.finished) for group in groups})
     number = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
+    over = " or ".join(sorted({group.repetitions() for group in groups}))
     devices = ", ".join(sorted({str(run.record["device"]) for run in runs}))
     steps = ", ".join(f"{steps:,}" for steps in sorted({int(run.record["steps"]) for run in runs}))
     longest = duration(max(float(run.record["wall_seconds"]) for run in runs))
     link = f"[records and page]({folder.parent.name}/{folder.name}/README.md)"
     return (
-        f"\nMean ± standard deviation over seeds, {number}; {steps} steps; {devices}; "
+        f"\nMean ± standard deviation over {over}, {number}; {steps} steps; {devices}; "
         f"the longest run took {longest}. {link}.\n"
     )

@@ -130,13 +130,16 @@ def _add(found: Collection, directory: Path, folder: Path) -> None:
     try:
         record = read_record(directory)
         _check(record)
+        config = _identity_config(record)
     except InputError as error:
         # The path as it was given may name the machine, and the run is named already.
         found.left_out.append(LeftOut(name, str(error).replace(f"{directory}{os.sep}", "").rstrip(".")))
     except (OSError, RecursionError) as error:
         found.left_out.append(LeftOut(name, f"record.json cannot be read ({type(error).__name__})"))
+    except (TypeError, ValueError, AttributeError) as error:
+        found.left_out.append(LeftOut(name, f"its configuration is none of ours ({error})"))
     else:
-        found.runs.append(Run(directory, record, _identity_config(record)))
+        found.runs.append(Run(directory, record, config))
 
 
 def _check(record: dict[str, Any]) -> None:
@@ -152,8 +155,11 @@ def _check(record: dict[str, Any]) -> None:
         if key not in model or not isinstance(model[key], kinds):
             raise InputError(f"the record is not whole: {key!r} is missing or of the wrong type")
     for key, optional in OPTIONAL.items():
-        if record.get(key) is not None and not isinstance(record[key], optional):
+        value = record.get(key)
+        if value is not None and (not isinstance(value, optional) or isinstance(value, bool)):
             raise InputError(f"the record is not whole: {key!r} is of the wrong type")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{key} is not finite")
     planned = flatten(record["config"]).get("trainer.max_steps")
     fold = flatten(record["config"]).get("data.fold")
     if fold is not None and not isinstance(fold, int):

@@ -92,11 +92,16 @@ def _clocked(build_trainer: Callable[..., Any], clock: Clock) -> Callable[..., A
 
 
 def watch_parts(trainer: Any, module: Any, clock: Clock) -> None:
-    """Time what is the network (forward, backward, update) and what is the input; the rest is ours and Lightning's."""
+    """Time what is the network (forward, backward, update) and what is the input; the rest is ours and Lightning's.
+
+    Of steps that are taken in blocks only the input can be told apart: Lightning sees nothing of their updates.
+    """
     spans = clock.spans
+    trainer.datamodule.train_batch = spans.timed("input", trainer.datamodule.train_batch)
+    if not module.automatic_optimization:
+        return
     module.train_forward = spans.timed("network", module.train_forward)
     backward = spans.timed("network", module.backward)
-    trainer.datamodule.train_batch = spans.timed("input", trainer.datamodule.train_batch)
     before_update = module.on_before_optimizer_step
 
     def noted_backward(loss: Any, *args: Any, **kwargs: Any) -> None:

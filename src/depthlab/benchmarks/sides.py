@@ -12,6 +12,8 @@ from multiprocessing import Pipe
 from types import TracebackType
 from typing import Any
 
+from depthlab.sweeps.process import die_with_parent
+
 NUM_LINES = 12
 LINE_LENGTH = 300
 Turn = dict[str, Any]
@@ -41,6 +43,7 @@ class Side:
     def __init__(self, module: str, arguments: list[str], environment: dict[str, str] | None = None) -> None:
         self._connection, theirs = Pipe()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the side runs
+        measuring = os.getpid()
         self._started_at = time.time()
         self._process = subprocess.Popen(
             [sys.executable, "-m", module, str(theirs.fileno()), *arguments],
@@ -50,6 +53,8 @@ class Side:
             stderr=subprocess.STDOUT,
             pass_fds=(theirs.fileno(),),
             start_new_session=True,
+            # Stopped, it would not notice that nobody will wake it again.
+            preexec_fn=lambda: die_with_parent(measuring),  # noqa: PLW1509 - there is one thread
         )
         theirs.close()
         self.pid = self._process.pid

@@ -80,7 +80,10 @@ class ImageFolder:
 
 
 def _check_layout(root: Path, parts: dict[str, Path]) -> None:
-    others = [path.name for path in _folders(root) if parts and path.name not in parts]
+    names = [path.name for path in _folders(root)]
+    if not parts and (alone := [name for name in SPLIT_FOLDERS if name in names]):
+        raise InputError(f"{root} holds {alone[0]}/ and no train/: images to train on are missing.")
+    others = [name for name in names if parts and name not in parts]
     if others:
         raise InputError(f"{root} holds train/ and also {others[0]}/: beside train/ only val/ and test/ are read.")
 

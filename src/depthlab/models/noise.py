@@ -26,7 +26,9 @@ class Noise(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("key", torch.randint(LOW_32_BITS, (), dtype=torch.int64))
+        with torch.random.fork_rng(devices=[]):  # whatever is drawn after it stays the same with it and without it
+            key = torch.randint(LOW_32_BITS, (), dtype=torch.int64)
+        self.register_buffer("key", key)
         self.register_buffer("num_batches", torch.zeros((), dtype=torch.int64))
 
     def begin_batch(self) -> None:

@@ -105,7 +105,7 @@ def load_weights(network: nn.Module, state: State, source: str, drop_classifier:
     differences = _differences(expected, {name: value.shape for name, value in found.items()})
     if differences:
         raise InputError(_refusal(differences, source, classifier))
-    network.load_state_dict({**own, **found})
+    network.load_state_dict({**own, **found})  # a counter that is not there keeps our own
     return len(found)
 
 
@@ -114,11 +114,11 @@ def _noise_prefixes(network: nn.Module) -> tuple[str, ...]:
 
 
 def _differences(expected: Mapping[str, torch.Size], found: Mapping[str, torch.Size]) -> dict[str, str]:
-    """For each name that differs, in the network's order, how."""
+    """For each name that differs, in the network's order, how. Old files have no counters of batches."""
     differences = {
         name: f"is {_shape(found[name])} there and {_shape(shape)} here" if name in found else "is not there"
         for name, shape in expected.items()
-        if found.get(name) != shape
+        if found.get(name) != shape and not (name not in found and name.endswith("num_batches_tracked"))
     }
     return differences | {name: "is not of this network" for name in found if name not in expected}
 

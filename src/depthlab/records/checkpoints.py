@@ -94,11 +94,30 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load_newest(directory: Path) -> dict[str, Any] | None:
-    """The newest whole checkpoint; a damaged one is passed over with a line that says so."""
+def load_newest(directory: Path, tidy: bool) -> dict[str, Any] | None:
+    """The newest whole checkpoint; a damaged one is passed over with a line that says so.
+
+    Args:
+        directory: a run's directory.
+        tidy: whether this process holds the run and goes on from there. What is damaged is renamed then, lest it takes
+            one of the two places of those that are kept, and what a killed process left half written is removed.
+    """
+    for half_written in (directory / FOLDER).glob(".step-*.tmp") if tidy else ():
+        half_written.unlink(missing_ok=True)
+    damaged = 0
     for path in list_checkpoints(directory):
         try:
-            return load_checkpoint(path)
+            content = load_checkpoint(path)
         except InputError as error:
-            print(f"{error} Going on from the checkpoint before it.")
+            damaged += 1
+            if tidy:
+                path.replace(path.with_name(f"{path.name}.damaged"))
+                _digest_path(path).unlink(missing_ok=True)
+                print(f"{error} It is now {path.name}.damaged.")
+            continue
+        if damaged and tidy:
+            print(f"Going on from the checkpoint before, of step {content['step']:,}.")
+        return content
+    if damaged and tidy:
+        print("No checkpoint is whole: the run starts again from step 0.")
     return None

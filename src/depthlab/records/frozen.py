@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from depthlab.records.files import replacing
+
 FOLDER = "sweep"
 
 
@@ -17,5 +19,6 @@ def freeze(tree: Mapping[str, Any], command: str) -> Path:
     folder = Path(tree["paths"]["log_dir"]) / str(tree["name"]) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
-    path.write_text(text, encoding="utf-8")
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return path

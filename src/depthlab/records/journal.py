@@ -5,14 +5,28 @@ from __future__ import annotations
 import datetime
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from depthlab.records.environment import git_state, versions
 from depthlab.records.identity import Identity
 from depthlab.records.record import write_record
 
 # What makes a continuation worth a word: it goes on under something else than the stretch before.
-COMPARED = ("device", "num_threads", "compiled", "versions", "git")
+COMPARED = ("device", "num_threads", "compiled", "captured", "versions", "git")
+
+
+class Times(Protocol):
+    """What a stopwatch knows of a stretch: seconds of training, and how many of them the first batch took.
+
+    Kernels are chosen, compiled and captured in that batch, which may be a whole block of steps.
+    """
+
+    warm_up_steps: int
+    warm_up_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        """All of them so far."""
 
 
 class Journal:
@@ -52,6 +66,7 @@ class Journal:
             "device": device,
             "num_threads": num_threads,
             "compiled": config["trainer"]["compile"],
+            "captured": False,
             "versions": versions(),
             "git": git_state(),
         }
@@ -97,23 +112,37 @@ class Journal:
         both = [key for key in COMPARED if key in before]  # a record of an older version has not all of them
         return [f"{key} was {before[key]} and is now {now[key]}" for key in both if before[key] != now[key]]
 
-    def note(self, step: int, training_seconds: float) -> None:
+    def record_captured(self, captured: bool) -> None:
+        """Whether this stretch replays captured steps, which is known only when everything is built."""
+        self.record["captured"] = self.record["stretches"][-1]["captured"] = captured
+
+    def note(self, step: int, times: Times) -> None:
         """Write that the run is at `step`, with the seconds this stretch has spent training."""
         stretches = self.record["stretches"]
         stretches[-1]["to_step"] = step
-        stretches[-1]["training_seconds"] = training_seconds
+        stretches[-1]["training_seconds"] = times.seconds
+        stretches[-1]["warm_up_steps"] = times.warm_up_steps
+        stretches[-1]["warm_up_seconds"] = times.warm_up_seconds
         stretches[-1]["wall_seconds"] = time.monotonic() - self._started
         self.record["steps"] = step
         self.record["wall_seconds"] = sum(part["wall_seconds"] for part in stretches)
-        steps = sum(part["to_step"] - part["from_step"] for part in stretches)
-        seconds = sum(part["training_seconds"] for part in stretches)
-        self.record["images_per_second"] = steps * self.images_per_step / seconds if seconds else None
+        self.record["images_per_second"] = self._images_per_second()
         self.write()
 
-    def close(self, status: str, step: int, training_seconds: float, **results: Any) -> None:
+    def close(self, status: str, step: int, times: Times, **results: Any) -> None:
         """Write how the run ended, with what came out."""
         self.record.update(results, status=status, finished_at=_now())
-        self.note(step, training_seconds)
+        self.note(step, times)
+
+    def _images_per_second(self) -> float | None:
+        """Over all stretches; without their warm-up, unless there was nothing else."""
+        stretches = self.record["stretches"]
+        steps = sum(part["to_step"] - part["from_step"] for part in stretches)
+        seconds = sum(part["training_seconds"] for part in stretches)
+        warm = [(part.get("warm_up_steps", 0), part.get("warm_up_seconds", 0.0)) for part in stretches]
+        if steps > sum(number for number, _ in warm):
+            steps, seconds = steps - sum(number for number, _ in warm), seconds - sum(spent for _, spent in warm)
+        return steps * self.images_per_step / seconds if seconds > 0 else None
 
     def write(self) -> None:
         """Put the record on disk as it stands."""

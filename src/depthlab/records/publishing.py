@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shlex
 import shutil
 from pathlib import Path, PurePath
 from typing import Any
@@ -51,18 +52,30 @@ def _copy(directory: Path, record: dict[str, Any], copy: Path) -> Path:
     record["config"] = {**record["config"], "paths": NEUTRAL_PATHS}
     _shorten_folder(record["config"])
     _hide_the_place_of_weights(record)
-    words = [word for word in record["command"].split() if not word.startswith("paths.")]
-    record["command"] = " ".join(_by_name(word) for word in words)
+    record["command"] = _without_places(record["command"])
     points = {name: len(curve) for name, curve in curves.items()}
     record["published"] = {"max_points": MAX_POINTS, "points_before": points}
     write_record(copy, record)
     return copy
 
 
+def _without_places(command: str) -> str:
+    """A command without overrides of where things lie; files and folders, by which data are named, by name alone."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # an open quotation mark, which no shell would have taken
+        words = command.split()
+    kept = [word for word in words if not word.lstrip("+~").startswith(("paths.", "hydra."))]
+    return shlex.join(_by_name(word) for word in kept)
+
+
 def _by_name(word: str) -> str:
-    """An override that names a file or folder, by its name alone."""
-    key, _, value = word.partition("=")
-    return f"{key}={PurePath(value).name}" if key in PLACES and "/" in value else word
+    """A word or an override's value that is a path, by its name alone. Grids of choices (model/a,b) hold none."""
+    key, is_override, value = word.partition("=")
+    path = value if is_override else word
+    if not (path.startswith(("/", "~")) or (key.lstrip("+") in PLACES and "/" in path)):
+        return word
+    return f"{key}={PurePath(path).name}" if is_override else PurePath(path).name
 
 
 def _shorten_folder(config: dict[str, Any]) -> None:

@@ -27,6 +27,8 @@ REQUIRED: dict[str, type | tuple[type, ...]] = {
     "metrics": dict,
     "steps": int,
 }
+# Of the configuration in a record, where they are there.
+SECTIONS = ("model", "data", "augment", "optimizer", "schedule", "trainer", "paths")
 
 
 def write_record(directory: Path, record: dict[str, Any]) -> None:
@@ -74,6 +76,12 @@ def _check(record: Any, path: Path) -> None:
     for key, kind in REQUIRED.items():
         if not isinstance(record.get(key), kind) or isinstance(record.get(key), bool):
             raise InputError(f"{path} is not a whole record: {key!r} is missing or of the wrong type.")
+    for name, value in record["metrics"].items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise InputError(f"{path} is not a whole record: the metric {name!r} is {value!r}, which is no number.")
+    for section in SECTIONS:
+        if not isinstance(record["config"].get(section, {}), dict):
+            raise InputError(f"{path} is not a whole record: {section!r} of its configuration is of the wrong type.")
     if record["status"] not in STATUSES:
         raise InputError(f"{path}: status {record['status']!r} is none of {', '.join(STATUSES)}.")
 

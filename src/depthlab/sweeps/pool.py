@@ -115,6 +115,9 @@ class Pool:
             entry.state = State.WAITING
             self._entries.sort(key=_rank)
             return
+        self._end(entry)
+
+    def _end(self, entry: Entry) -> None:
         self._view.ended(entry)
         if entry.state is State.FAILED and self._settings.on_error == "stop" and not self._closed:
             self._view.say("on_error=stop: jobs that run are finished, none is started")
@@ -176,7 +179,7 @@ class Pool:
 
     def _fail(self, entry: Entry, reason: str) -> None:
         entry.state, entry.reason = State.FAILED, reason
-        self._view.ended(entry)
+        self._end(entry)
 
     def _look(self) -> None:
         """What is done about once a second: read files and show what they say."""

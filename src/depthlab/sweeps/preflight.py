@@ -148,4 +148,5 @@ def _write(path: Path, job: Job, num_threads: int) -> None:
     config = job.config
     trainer = replace(config.trainer, num_threads=config.trainer.num_threads or num_threads)
     tree = as_dict(replace(config, trainer=trainer))
-    path.write_text(json.dumps({"command": job.command, "config": tree}, indent=2), encoding="utf-8")
+    frozen = {"command": job.command, "directory": job.directory.name, "config": tree}
+    path.write_text(json.dumps(frozen, indent=2), encoding="utf-8")

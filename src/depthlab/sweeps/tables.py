@@ -48,7 +48,9 @@ def results_table(entries: Sequence[Entry]) -> Table:
         finished = [record for record in records if record["status"] == "finished"]
         cells = [_mean(finished, name) for name in METRICS]
         diverged = len(records) - len(finished)
-        table.add_row(Text(recipe[0]), records[0]["data"]["name"], str(len(finished)), *cells, str(diverged or "-"))
+        table.add_row(
+            Text(recipe[0]), str(records[0]["data"].get("name", "-")), str(len(finished)), *cells, str(diverged or "-")
+        )
     return table
 
 
@@ -80,7 +82,7 @@ def _intention(entry: Entry) -> str:
         return f"already finished, test error {_percent(record)}"
     if entry.state is State.DIVERGED:
         return f"already diverged after {record['steps']:,} steps"
-    if entry.job.config.rerun:
+    if entry.job.config.rerun and record["status"] in ("finished", "diverged"):
         return f"{record['status']}, to be moved aside and repeated (rerun=true)"
     return f"unfinished ({record['status']}, {record['steps']:,} steps), to be continued"
 

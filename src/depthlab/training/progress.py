@@ -69,7 +69,7 @@ class ProgressView(Callback):
         """Show where the run is, if it was last shown long enough ago."""
         assert isinstance(pl_module, Classifier)
         now = time.monotonic()
-        if pl_module.step <= self._first_step + 1:  # the first step warms caches up and would spoil the estimate
+        if self._warm_step == self._first_step:  # the first batch, or block, compiles and captures: no estimate of it
             self._warm_step, self._warm_at = pl_module.step, now
         elif trainer.is_global_zero and now - self._shown_at >= SHOW_EVERY_SECONDS:
             self._shown_at = now
