@@ -199,7 +199,7 @@ def test_scratch_and_transfer_are_compared(compose_config: Compose, pretrained: 
         for keys in ((), (f"model.weights={pretrained}",)):
             run(compose_config(*SMALL, *SHORT, f"seed={seed}", "name=both", *keys), "")
     report = make_report([pretrained.parent.parent / "both"], tmp_path / "report")
-    assert len(report.groups) == 2
+    assert sorted(group.kind for group in report.groups) == ["residual", "residual, from weights"]
     text = report.markdown.read_text()
     assert "2 pairs" in text
 
