@@ -126,6 +126,25 @@ def test_published_weights_come_through_torchvision(tmp_path: Path, monkeypatch:
     assert torch.equal(network.conv1.weight, theirs["conv1.weight"])
 
 
+class Touch:
+    """Makes a file where it is unpickled as code."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_a_file_in_the_place_of_a_download_executes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    torch.save({"conv1.weight": Touch(tmp_path / "ran")}, tmp_path / "checkpoints" / "resnet18-f37072fd.pth")
+    with pytest.raises(InputError, match="holds more than tensors"):
+        download_weights("resnet18", "IMAGENET1K_V1")
+    assert not (tmp_path / "ran").exists()
+
+
 def test_weights_that_torchvision_does_not_have_are_refused_by_name() -> None:
     with pytest.raises(InputError, match="IMAGENET1K_V9: torchvision's weights for resnet50 are IMAGENET1K_V1"):
         download_weights("resnet50", "IMAGENET1K_V9")

@@ -97,6 +97,17 @@ def test_the_rate_leaves_out_what_is_compiled_and_captured_at_first(tmp_path: Pa
     assert read_record(tmp_path)["images_per_second"] == pytest.approx(2000 / 2)
 
 
+def test_a_stretch_of_an_older_version_counts_whole(tmp_path: Path, machine: Machine) -> None:
+    first = opened(tmp_path)
+    first.note(40, Times(20.0))
+    existing = read_record(tmp_path)
+    for key in ("warm_up_steps", "warm_up_seconds"):
+        del existing["stretches"][0][key]
+    second = opened(tmp_path, first_step=40, existing=existing)
+    second.close("finished", 60, Times(5.0, 10, 3.0))
+    assert read_record(tmp_path)["images_per_second"] == pytest.approx(500 / 22)
+
+
 def test_a_continuation_that_captures_no_more_says_so(tmp_path: Path, machine: Machine) -> None:
     first = opened(tmp_path)
     first.record_captured(True)
