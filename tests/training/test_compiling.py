@@ -69,6 +69,14 @@ def test_the_cache_lies_where_it_outlives_the_machine(monkeypatch: pytest.Monkey
     assert os.environ[CACHE_VARIABLE] == elsewhere
 
 
+def test_each_shape_is_compiled_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[dict[str, object]] = []
+    monkeypatch.setattr("depthlab.training.compiling.shutil.which", lambda name: name)
+    monkeypatch.setattr(torch, "compile", lambda forward, **options: seen.append(options) or forward)
+    compile_training(small.classifier(), "cpu")
+    assert seen == [{"dynamic": False}]  # kernels for any size are slower, and training has one
+
+
 def test_only_training_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     module, calls = small.classifier(), []
     monkeypatch.setattr(torch, "compile", lambda forward, **options: lambda x: calls.append(1) or forward(x))
