@@ -140,6 +140,13 @@ def test_jitter_leaves_the_border_zero_and_greys_grey() -> None:
     assert (jittered == jittered[..., :1]).all()
 
 
+def test_one_channel_is_jittered_like_the_brightness_of_three() -> None:
+    grey = torch.randint(0, 256, (4, 5, 6, 1), dtype=torch.uint8)
+    factors, inside = torch.rand(4, 3) * 2, torch.ones(4, 5, 6, 1, dtype=torch.bool)
+    ours, theirs = jitter(grey, factors, inside), jitter(grey.expand(-1, -1, -1, 3), factors, inside)
+    torch.testing.assert_close(ours.expand(-1, -1, -1, 3), theirs, atol=1, rtol=0)  # of 255
+
+
 def test_factors_are_uniform_around_one() -> None:
     factors = np.stack(jitter_factors(draws, 5000, 0.4))
     assert factors.shape == (3, 5000)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from depthlab import models
-from depthlab.models import ResNet, TwoStream, cifar_net, count_macs, count_params, imagenet_net, wide_net
+from depthlab.models import Dense, ResNet, TwoStream, cifar_net, count_macs, count_params, imagenet_net, wide_net
 from depthlab.models.blocks import PreActivationBlock, StridedConv2d
 
 from ..conftest import ROOT
@@ -171,6 +171,10 @@ def test_every_size_fits_either_stem(stem: str, size: int) -> None:
     assert network(torch.empty(2, 3, size, size, device="meta")).shape == (2, 7)
     stride = size // network.get_submodule("layer1")(torch.empty(1, 64, size, size, device="meta")).shape[-1]
     assert stride == 1
+
+
+def test_the_dense_network_takes_images_that_are_not_square() -> None:
+    assert Dense((16,), (8, 6))(torch.randn(2, 3, 8, 6)).shape == (2, 10)
 
 
 def test_a_small_densenet_keeps_the_size_in_its_stem() -> None:

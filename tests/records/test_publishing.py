@@ -11,7 +11,7 @@ from depthlab.records.curves import read_curves
 from depthlab.records.publishing import publish
 from depthlab.records.record import read_record, write_record
 
-from ..analysis.synthetic import write_run
+from ..analysis.synthetic import write_diagnostics, write_run
 
 COMMANDS = [
     ("python train.py model=resnet20 -m seed=1,2", "python train.py model=resnet20 -m seed=1,2"),
@@ -48,6 +48,7 @@ def test_only_what_ended_is_published_and_nothing_is_replaced_by_other_numbers(t
     with pytest.raises(InputError, match="holds no finished run"):
         publish(tmp_path / "logs", tmp_path / "results")
     directory = write_run(tmp_path / "logs", "plain20", 2, 1.0, 9.0, points=2)
+    write_diagnostics(directory, 20, False, 2)
     (copy,) = publish(tmp_path / "logs", tmp_path / "results")
     assert publish(tmp_path / "logs", tmp_path / "results") == [copy]
     record = read_record(directory)
