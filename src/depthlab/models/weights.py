@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -79,7 +78,7 @@ def download_weights(network_name: str, name: str) -> State:
         content = choices[name].get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:
         raise InputError(f"model.weights={name}: the download failed ({error}). Give a file instead.") from None
-    except pickle.UnpicklingError:
+    except Exception:  # torch has several kinds of error for a file that asks for code
         raise InputError(f"model.weights={name}: the file in {torch.hub.get_dir()} holds more than tensors.") from None
     state = as_state(content, name)
     return {OLD_DENSENET.sub(r"\1\2", key): value for key, value in state.items()}
