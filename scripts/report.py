@@ -23,10 +23,10 @@ def main() -> int:
             side_by_side=arguments.compare,
         )
     except InputError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"The report cannot be written: {error}. Choose another place with --out.", file=sys.stderr)
+        print(f"error: the report cannot be written: {error}. Choose another place with --out.", file=sys.stderr)
         return 2
     print_report(report)
     return 0

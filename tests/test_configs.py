@@ -47,6 +47,7 @@ def test_every_option_composes_and_passes_the_check(group: str, option: str) -> 
 # every experiment but those that choose among the classes of CIFAR-10.
 DIGITS = ("data.classes=['0','1','2']",)
 FITTING = {"densenet121": ("model.stem=small",), "pretrain_vehicles": DIGITS, "scratch_vs_transfer": DIGITS}
+FITTING["mnist_depth"] = ("data.images_per_class=20", "data.val_size=20")  # there are fewer digits
 # Deep networks take seconds for two steps, and so do those of ten million values; 1,202 layers half a minute.
 SMALL = ("20", "32", "16_4", "dense")
 

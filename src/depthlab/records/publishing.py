@@ -9,12 +9,14 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from depthlab.errors import InputError
+from depthlab.records.arrays import arrays_path, load_arrays, write_arrays
 from depthlab.records.curves import COLUMNS, Curves, read_curves
 from depthlab.records.curves import FILE_NAME as CURVES_NAME
 from depthlab.records.record import find_records, read_record, write_record
 
 MAX_POINTS = 2000  # of each curve
 DIAGNOSTICS = "diagnostics"
+DRAWN_MISTAKES = 8
 PLACES = ("data.folder", "model.weights")  # keys whose value may be a path
 NEUTRAL_PATHS = {"data_dir": "data", "log_dir": "logs"}
 
@@ -48,6 +50,7 @@ def _copy(directory: Path, record: dict[str, Any], copy: Path) -> Path:
     _write_curves(copy / CURVES_NAME, curves)
     if (directory / DIAGNOSTICS).is_dir():
         shutil.copytree(directory / DIAGNOSTICS, copy / DIAGNOSTICS, dirs_exist_ok=True)
+        shorten_arrays(copy)
     del record["version"]
     record["config"] = {**record["config"], "paths": NEUTRAL_PATHS}
     _shorten_folder(record["config"])
@@ -57,6 +60,16 @@ def _copy(directory: Path, record: dict[str, Any], copy: Path) -> Path:
     record["published"] = {"max_points": MAX_POINTS, "points_before": points}
     write_record(copy, record)
     return copy
+
+
+def shorten_arrays(copy: Path) -> None:
+    """Keep the mistakes that the report draws, and three digits of each confidence: they are most of a copy's size."""
+    if arrays_path(copy, "predictions").exists():
+        arrays = load_arrays(copy, "predictions")
+        write_arrays(copy, "predictions", **{**arrays, "confidence": arrays["confidence"].round(3)})
+    if arrays_path(copy, "mistakes").exists():
+        arrays = load_arrays(copy, "mistakes")
+        write_arrays(copy, "mistakes", **{name: values[:DRAWN_MISTAKES] for name, values in arrays.items()})
 
 
 def _without_places(command: str) -> str:
