@@ -12,7 +12,7 @@ dependencies = ["torch"]
 # torch.hub puts the repository's root on the path; the package lies in src, and need not be installed.
 sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))
 
-from depthlab.models import (  # noqa: E402, F401
+from depthlab.models import (  # noqa: E402, F401 - after the path is set, and for torch.hub to find
     dense,
     densenet121,
     densenet_bc100_12,
