@@ -147,6 +147,7 @@ def test_absent_images_are_named_with_the_remedy(command: Command, tmp_path: Pat
     assert not (tmp_path / "x.json").exists()
 
 
+@pytest.mark.slow
 def test_the_file_holds_machine_versions_n_command_and_every_measurement(command: Command, tmp_path: Path) -> None:
     tree = measure(command, tmp_path, "input", "--steps", "3", "--repeats", "3")
     assert tree["mode"] == "input"

@@ -23,12 +23,16 @@ from . import small
 NEEDS_COMPILER = pytest.mark.skipif(
     not any(shutil.which(name) for name in ("g++", "clang++", "c++")), reason="there is no C++ compiler here"
 )
+NOISE = ("model.dropout=0.5", "model.stochastic_depth=0.5")
 
 
 @pytest.mark.slow
 @NEEDS_COMPILER
-def test_a_compiled_run_computes_saves_and_loads_like_an_eager_one(compose_config: Compose) -> None:
-    overrides = (*SMALL, "trainer.precision=32-true", "logger.every_steps=1")
+@pytest.mark.parametrize("noise", [(), NOISE], ids=["", "noise"])
+def test_a_compiled_run_computes_saves_and_loads_like_an_eager_one(
+    compose_config: Compose, noise: tuple[str, ...]
+) -> None:
+    overrides = (*SMALL, *noise, "trainer.precision=32-true", "logger.every_steps=1")
     eager = run(compose_config(*overrides, "name=eager"), "").directory
     compiled = run(compose_config(*overrides, "name=compiled", "trainer.compile=true"), "").directory
     assert compiled.name == eager.name
@@ -42,6 +46,21 @@ def test_a_compiled_run_computes_saves_and_loads_like_an_eager_one(compose_confi
     assert {key: metrics[key] for key in ("test/err", "val/err")} == {
         key: record["metrics"][key] for key in ("test/err", "val/err")
     }
+
+
+@pytest.mark.slow
+@NEEDS_COMPILER
+def test_a_compiled_run_with_random_masks_that_was_stopped_ends_as_if_it_had_not(
+    compose_config: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = (*SMALL, *NOISE, "trainer.precision=32-true", "trainer.compile=true", "logger.every_steps=1")
+    whole = run(compose_config(*overrides, "name=whole"), "").directory
+    with monkeypatch.context() as patch:
+        stop_after(patch, 5)
+        run(compose_config(*overrides, "name=stopped"), "")
+    stopped = run(compose_config(*overrides, "name=stopped"), "").directory
+    assert all(torch.equal(weights(stopped)[name], value) for name, value in weights(whole).items())
+    assert read_curves(stopped)["train/loss"] == read_curves(whole)["train/loss"]
 
 
 @pytest.mark.slow
