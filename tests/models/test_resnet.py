@@ -53,6 +53,16 @@ def written_from_the_paper(state: dict[str, Tensor], x: Tensor, depth: int, resi
     return x.mean((2, 3)) @ state["fc.weight"].T + state["fc.bias"]
 
 
+def test_what_is_not_said_of_a_network_is_as_in_the_paper() -> None:
+    torch.manual_seed(0)
+    by_widths = ResNet([1, 1, 1], [16, 32, 64])
+    by_depth = seeded(8, residual=True)
+    assert str(by_widths) == str(by_depth)
+    assert all(torch.equal(value, by_depth.state_dict()[name]) for name, value in by_widths.state_dict().items())
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(by_widths(images), by_depth(images))
+
+
 @pytest.mark.parametrize("residual", [True, False])
 @pytest.mark.parametrize("depth", [8, 20])
 def test_output_equals_an_independent_definition(depth: int, residual: bool) -> None:

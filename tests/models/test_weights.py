@@ -6,6 +6,7 @@ import pickle
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 import torch
@@ -160,6 +161,16 @@ def test_a_download_that_fails_says_so(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
     with pytest.raises(InputError, match=r"IMAGENET1K_V1: the download failed \(no route to host\)"):
         download_weights("resnet18", "IMAGENET1K_V1")
+
+
+def test_a_download_of_other_bytes_is_refused_and_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    served = tmp_path / "served.pth"
+    torch.save(resnet18().state_dict(), served)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "urlopen", lambda request: urlopen(served.as_uri()))
+    with pytest.raises(InputError, match=r"the download failed .*hash"):
+        download_weights("resnet18", "IMAGENET1K_V1")
+    assert not [*(tmp_path / "checkpoints").iterdir()]
 
 
 def training(network: nn.Module) -> set[str]:

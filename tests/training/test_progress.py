@@ -36,6 +36,24 @@ def test_speed_and_time_left_follow_from_the_steps_after_the_first(
     assert "step 40/100  loss 1.500  error 42.00 %" in capsys.readouterr().out
 
 
+def test_the_file_is_written_each_second_and_a_line_each_half_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    module = classifier()
+    view = ProgressView("net", tmp_path, max_steps=999, images_per_step=10, curves=CurveLog(1, 100, 100, 10))
+    view.on_train_start(trainer(), module)
+    written = []
+    for module.step in range(1, 161):
+        now += 0.25
+        view.on_train_batch_end(trainer(), module, None, None, 0)
+        if view.path.exists():
+            written.append(json.loads(view.path.read_text())["step"])
+    assert sorted(set(written)) == list(range(2, 161, 4))
+    assert [line.split()[2] for line in capsys.readouterr().out.splitlines()] == ["120/999"]
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(None, "-:--:--"), (0, "0:00:00"), (59.6, "0:01:00"), (312, "0:05:12"), (4000, "1:06:40")]
 )
