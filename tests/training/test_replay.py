@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback
+from torch import Tensor
 
 from depthlab import build
 from depthlab import run as story
@@ -19,10 +20,11 @@ from depthlab.records.journal import Journal
 from depthlab.records.record import read_record
 from depthlab.run import run
 from depthlab.training.progress import ProgressView
-from depthlab.training.replay import Blocks, obstacle_to_capture
+from depthlab.training.replay import Blocks, _leaving_no_trace, obstacle_to_capture
 
 from ..conftest import Compose
 from ..runs import SMALL, allow_bf16, results, same_weights, stop_after, weights
+from . import small
 
 POSSIBLE: dict[str, Any] = {
     "accelerator": "gpu",
@@ -230,6 +232,35 @@ def test_a_captured_run_agrees_with_an_ordinary_one(compose_config: Compose, com
         assert loss == pytest.approx(expected, rel=1e-2), step
     for key, value in weights(single).items():
         torch.testing.assert_close(weights(blocks)[key], value, rtol=0.05, atol=5e-3)
+
+
+@pytest.mark.parametrize("steps_before", [0, 2])
+def test_the_steps_before_a_capture_leave_no_trace(monkeypatch: pytest.MonkeyPatch, steps_before: int) -> None:
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: torch.get_rng_state())
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: torch.set_rng_state(state))
+
+    def train(tried_steps: int) -> tuple[Tensor, ...]:
+        module = small.classifier()
+        optimizer = torch.optim.AdamW(module.network.parameters(), lr=0.1)
+
+        def take_step() -> None:
+            images = small.batch().images * torch.rand(())
+            optimizer.zero_grad()
+            module.network(images).square().sum().backward()
+            optimizer.step()
+
+        for _ in range(steps_before):
+            take_step()
+        if tried_steps:
+            with _leaving_no_trace(module, optimizer):
+                for _ in range(tried_steps):
+                    take_step()
+        for _ in range(2):
+            take_step()
+        moments = [value for state in optimizer.state.values() for value in state.values()]
+        return (*module.network.state_dict().values(), *moments)
+
+    assert all(torch.equal(a, b) for a, b in zip(train(3), train(0), strict=True))
 
 
 def test_a_long_block_is_cut_at_the_start_of_the_last_epoch(compose_config: Compose) -> None:
