@@ -284,8 +284,15 @@ def test_divergence_is_a_result(compose_config: Compose) -> None:
     outcome = run(compose_config(*SMALL, "optimizer.lr=1.0e+30", "trainer.precision=32-true"), "")
     record = read_record(outcome.directory)
     assert outcome.status == record["status"] == "diverged"
-    assert record["divergence"]["step"] <= 12
+    assert record["divergence"]["step"] == record["steps"] == 2  # the first loss is that of the initial weights
+    assert 0 < record["divergence"]["train/loss"] == record["metrics"]["train/loss"] < 10
     assert "diverged" in run(compose_config(*SMALL, "optimizer.lr=1.0e+30", "trainer.precision=32-true"), "").line
+
+
+def test_weights_that_the_last_update_spoilt_are_no_result(compose_config: Compose) -> None:
+    record = read_record(run(compose_config(*SMALL, "optimizer.lr=1.0e+30", "trainer.max_steps=1"), "").directory)
+    assert (record["status"], record["steps"]) == ("diverged", 1)
+    assert record["divergence"]["train/loss"] == record["metrics"]["train/loss"] > 0
 
 
 def test_one_batch_can_be_overfitted(compose_config: Compose) -> None:

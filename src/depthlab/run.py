@@ -33,7 +33,7 @@ from depthlab.records.weights import by_content
 from depthlab.schema import TrainConfig, TrainerConfig, WideNetConfig, as_dict
 from depthlab.training.classifier import Classifier
 from depthlab.training.compiling import compile_training
-from depthlab.training.curves import CurveLog, Diverged, measured
+from depthlab.training.curves import CurveLog, Diverged, finite, measured
 from depthlab.training.finishing import Stopwatch
 from depthlab.training.loggers import build_loggers, check_loggers, flush_loggers
 from depthlab.training.replay import Blocks, ReplayedSteps
@@ -125,6 +125,9 @@ class _Run:
             self._announce()
             trainer, curves = self._fit(module, data)
             trainer.test(module, datamodule=data, verbose=False)
+            metrics = _final_metrics(module, curves)
+            if not math.isfinite(metrics["train/loss"] or 0.0):  # the last update spoilt the weights
+                raise Diverged(max_steps, finite(curves.latest))
         except Diverged as diverged:
             last = {"step": diverged.step, **diverged.last_finite}
             self._close("diverged", diverged.step, divergence=last, metrics=diverged.last_finite)
@@ -136,7 +139,7 @@ class _Run:
         except Exception as error:
             self._close("failed", self.journal.record["steps"], failure={"reason": f"{type(error).__name__}: {error}"})
             raise
-        self._close("finished", max_steps, metrics=_final_metrics(module, curves))
+        self._close("finished", max_steps, metrics=metrics)
         return self._outcome("finished")
 
     def _build(self) -> tuple[ImageDataModule, Classifier]:

@@ -49,14 +49,14 @@ def test_the_processes_sums_are_added_up() -> None:
 def test_a_reset_forgets() -> None:
     meter = count(LossAndError(), BATCHES)
     meter.reset()
-    assert Totals.of(meter).as_list() == [0.0, 0.0, 0.0]
+    assert Totals.of(meter).as_list() == [0.0] * 5
     assert Totals.of(count(meter, BATCHES[:1])).num_images == 7
 
 
 def test_saved_sums_go_on_as_if_never_interrupted() -> None:
     whole = count(LossAndError(), BATCHES)
     continued = LossAndError()
-    continued.put(*Totals.of(count(LossAndError(), BATCHES[:2])).as_list())
+    continued.put(Totals.of(count(LossAndError(), BATCHES[:2])).as_list())
     assert Totals.of(count(continued, BATCHES[2:])).as_list() == Totals.of(whole).as_list()
 
 
@@ -71,6 +71,23 @@ def test_a_nan_loss_stays_visible() -> None:
     assert math.isnan(Totals.of(meter).loss)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_came_before_is_summed_apart(value: float) -> None:
+    meter = LossAndError()
+    assert Totals.of(meter).finite_loss is None
+    for loss_sum, num_images in ((6.0, 2), (3.0, 1), (value, 2), (5.0, 2), (-value, 2)):
+        meter.update(torch.tensor(loss_sum), 0, num_images)
+    totals = Totals.of(meter)
+    assert (totals.finite_loss, totals.num_finite_images, totals.num_images) == (3.0, 3, 9)
+
+
+def test_sums_of_an_older_checkpoint_go_on() -> None:
+    meter = LossAndError()
+    meter.put([6.0, 1.0, 2.0])
+    meter.update(torch.tensor(3.0), 1, 1)
+    assert Totals.of(meter).as_list() == [9.0, 2.0, 3.0, 9.0, 3.0]
+
+
 def test_sums_of_many_steps_keep_their_digits() -> None:
     meter, value = LossAndError(), torch.tensor(0.1)
     for _ in range(20_000):
@@ -79,9 +96,9 @@ def test_sums_of_many_steps_keep_their_digits() -> None:
 
 
 def test_totals_add_and_subtract_part_by_part() -> None:
-    total = Totals(5.0, 3, 10) + Totals(1.0, 1, 2)
-    assert total.as_list() == [6.0, 4, 12]
-    assert (total - Totals(1.0, 1, 2)).as_list() == [5.0, 3, 10]
+    total = Totals(5.0, 3, 10, 4.0, 8) + Totals(1.0, 1, 2, 0.5, 1)
+    assert total.as_list() == [6.0, 4, 12, 4.5, 9]
+    assert (total - Totals(1.0, 1, 2, 0.5, 1)).as_list() == [5.0, 3, 10, 4.0, 8]
     assert (total.loss, total.err) == (0.5, pytest.approx(100 / 3))
 
 
@@ -94,5 +111,5 @@ def test_an_answer_to_a_mixed_image_is_right_by_the_share_of_its_class() -> None
     # 0.3 wrong, 0.7 wrong, all wrong, and both labels right.
     assert Totals.of(meter).num_wrong == pytest.approx(0.3 + 0.7 + 1.0, abs=1e-6)
     going_on = LossAndError()
-    going_on.put(*Totals.of(meter).as_list())
+    going_on.put(Totals.of(meter).as_list())
     assert going_on.num_wrong == meter.num_wrong

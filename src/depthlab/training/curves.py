@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -76,13 +77,27 @@ class CurveLog(Callback):
         totals = Totals.of(module.train_meter)
         module.train_meter.reset()
         if not math.isfinite(totals.loss):
-            raise Diverged(step, {key: value for key, value in self.latest.items() if math.isfinite(value)})
+            self._give_up(totals, step)
         if step > self.last_epoch_start:
             self.last_epoch += totals
         values = {"train/loss": totals.loss, "train/err": totals.err}
         self.latest.update(values)
         clock = {"epoch": step * self.epochs_per_step, "lr": module.schedule(step - 1)}
         _tell(trainer, step, {**clock, **values})
+
+    def _give_up(self, totals: Totals, step: int) -> None:
+        """Say at which of the steps since the last reading the loss was no number, and what it was before."""
+        window_start = (step - 1) // self.every_steps * self.every_steps
+        num_finite_steps = math.floor(totals.num_finite_images / totals.num_images * (step - window_start))
+        last = dict(self.latest)
+        if totals.finite_loss is not None:
+            last["train/loss"] = totals.finite_loss
+        raise Diverged(window_start + num_finite_steps + 1, finite(last))
+
+
+def finite(values: Mapping[str, float | None]) -> dict[str, float]:
+    """Those of `values` that are finite numbers."""
+    return {key: value for key, value in values.items() if value is not None and math.isfinite(value)}
 
 
 def measured(module: Classifier) -> dict[str, float]:

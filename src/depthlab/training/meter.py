@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -30,10 +31,22 @@ def count(
     return loss_sum.detach(), wrong.sum(), labels.numel()
 
 
+def add(sums: Sequence[Tensor], counts: Counts) -> None:
+    """Add what `count` found in a batch to the sums of a meter, in place and without waiting for the device."""
+    for total, number in zip(sums[:3], counts, strict=True):
+        total += number
+    loss_sum, _, num_images, finite_loss_sum, num_finite_images = sums
+    is_finite = torch.isfinite(loss_sum)  # once it is not it never is again
+    finite_loss_sum.copy_(torch.where(is_finite, loss_sum, finite_loss_sum))
+    num_finite_images.copy_(torch.where(is_finite, num_images, num_finite_images))
+
+
 class LossAndError(Metric):
     """Mean cross-entropy and top-1 error in percent over all images seen since the last reset.
 
-    Sums stay on the device: nothing waits for a result until `compute`, which adds up the processes' sums.
+    Sums stay on the device: nothing waits for a result until `compute`, which adds up the processes' sums. What was
+    seen before the first loss that is not finite is summed apart, so that a run that diverges between two readings
+    can say where it did.
     """
 
     full_state_update = False
@@ -41,6 +54,8 @@ class LossAndError(Metric):
     loss_sum: Tensor
     num_wrong: Tensor
     num_images: Tensor
+    finite_loss_sum: Tensor
+    num_finite_images: Tensor
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -49,35 +64,45 @@ class LossAndError(Metric):
         self.add_state("loss_sum", torch.zeros((), dtype=dtype), dist_reduce_fx="sum")
         self.add_state("num_wrong", torch.zeros((), dtype=dtype), dist_reduce_fx="sum")  # of mixed images, parts
         self.add_state("num_images", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("finite_loss_sum", torch.zeros((), dtype=dtype), dist_reduce_fx="sum")
+        self.add_state("num_finite_images", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, loss_sum: Tensor | int, num_wrong: Tensor | int, num_images: Tensor | int) -> None:
-        """Add what `count` found in a batch, or what it found in several."""
-        self.loss_sum += loss_sum
-        self.num_wrong += num_wrong
-        self.num_images += num_images
+        """Add what `count` found in a batch."""
+        add(self.sums(), (loss_sum, num_wrong, num_images))
 
     def sums(self) -> list[Tensor]:
-        """The three sums of this process, in the order in which `update` takes them."""
-        return [self.loss_sum, self.num_wrong, self.num_images]
+        """The sums of this process, which `add` adds to."""
+        return [self.loss_sum, self.num_wrong, self.num_images, self.finite_loss_sum, self.num_finite_images]
 
-    def put(self, loss_sum: float, num_wrong: float, num_images: float) -> None:
-        """Go on from sums that were saved."""
-        self.loss_sum.fill_(loss_sum)
-        self.num_wrong.fill_(num_wrong)
-        self.num_images.fill_(int(num_images))
+    def put(self, sums: Sequence[Tensor | float]) -> None:
+        """Go on from sums that were saved, or taken elsewhere."""
+        self.reset()
+        self.update(0, 0, 0)  # so that there is something to compute
+        for own, value in zip(self.sums(), sums, strict=False):  # checkpoints of older versions hold the first three
+            own.copy_(torch.as_tensor(value, dtype=own.dtype))
 
     def compute(self) -> Tensor:
-        """[sum of losses, number wrong, number of images], over all processes."""
-        return torch.stack([self.loss_sum, self.num_wrong, self.num_images.to(self.loss_sum)])
+        """The sums over all processes, in the order of `Totals`."""
+        return torch.stack([value.to(self.loss_sum) for value in self.sums()])
 
 
 class Totals:
-    """Sums of losses, of wrong answers and of images, as plain numbers."""
+    """Sums of losses, of wrong answers and of images, as plain numbers; the last two up to where losses are finite."""
 
-    def __init__(self, loss_sum: float = 0.0, num_wrong: float = 0.0, num_images: float = 0.0) -> None:
+    def __init__(
+        self,
+        loss_sum: float = 0.0,
+        num_wrong: float = 0.0,
+        num_images: float = 0.0,
+        finite_loss_sum: float = 0.0,
+        num_finite_images: float = 0.0,
+    ) -> None:
         self.loss_sum = loss_sum
         self.num_wrong = num_wrong
         self.num_images = num_images
+        self.finite_loss_sum = finite_loss_sum
+        self.num_finite_images = num_finite_images
 
     @classmethod
     def of(cls, meter: LossAndError) -> Totals:
@@ -91,13 +116,18 @@ class Totals:
         return Totals(*(mine - theirs for mine, theirs in zip(self.as_list(), other.as_list(), strict=True)))
 
     def as_list(self) -> list[float]:
-        """The three sums, for a checkpoint."""
-        return [self.loss_sum, self.num_wrong, self.num_images]
+        """The sums, for a checkpoint."""
+        return [self.loss_sum, self.num_wrong, self.num_images, self.finite_loss_sum, self.num_finite_images]
 
     @property
     def loss(self) -> float:
         """Mean loss of an image; NaN where no image was seen."""
         return self.loss_sum / self.num_images if self.num_images else float("nan")
+
+    @property
+    def finite_loss(self) -> float | None:
+        """Mean loss of the images before the first loss that is not finite; None where there are none."""
+        return self.finite_loss_sum / self.num_finite_images if self.num_finite_images else None
 
     @property
     def err(self) -> float:

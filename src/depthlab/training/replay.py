@@ -15,6 +15,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from depthlab.data.datamodule import Batch
 from depthlab.training.classifier import Classifier
+from depthlab.training.meter import add
 
 WARMUP_STEPS = 3  # on a stream of their own before a capture: libraries choose kernels and get their memory there
 OWN_PACKAGE = "depthlab."
@@ -117,8 +118,7 @@ class ReplayedSteps:
                 for static, fresh in zip(self._batch_tensors, _tensors(self.batch_of(number)), strict=True):
                     static.copy_(fresh)
                 self._take_step()
-        module.train_meter.reset()
-        module.train_meter.update(*self._totals)
+        module.train_meter.put(self._totals)
         module.step = numbers.stop
 
     def _prepared(self, module: Classifier, example: Batch) -> Callable[[], None]:
@@ -143,8 +143,7 @@ class ReplayedSteps:
             if self.max_norm is not None:
                 clip_grad_norm_(module.network.parameters(), self.max_norm)
             optimizer.step()
-            for total, count in zip(self._totals, counts, strict=True):
-                total += count
+            add(self._totals, counts)
 
         return _captured(take_step, module, optimizer) if self.capture else take_step
 

@@ -51,7 +51,7 @@ class Continuation(Callback):
                 trainer.precision_plugin.load_state_dict(self.state["precision"])
             torch.set_rng_state(self.state["random"])
             if trainer.is_global_zero:  # the sums were added up over the processes; they count once
-                pl_module.train_meter.put(*map(float, self.state["train_totals"]))
+                pl_module.train_meter.put([float(total) for total in self.state["train_totals"]])
 
 
 @contextmanager
