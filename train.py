@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 import warnings
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, cast
 
@@ -68,7 +69,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return exits.INTERRUPTED
     if frozen is not None:
-        os.execv(sys.executable, [sys.executable, "-m", "depthlab.job", str(frozen)])
+        os.execv(sys.executable, [sys.executable, "-P", "-m", "depthlab.job", str(frozen)])
     return perform(tree, command) if tree else exits.DONE
 
 
@@ -82,4 +83,7 @@ def _freeze_if_shared(tree: dict[str, Any]) -> Path | None:
 
 
 if __name__ == "__main__":
+    exits.stop_when_asked(also=())  # Ctrl-C has its own way out of what Hydra does
+    for stream in (sys.stdout, sys.stderr):
+        cast(TextIOWrapper, stream).reconfigure(errors="replace")  # a terminal that has no ± shows a ?
     sys.exit(main())

@@ -98,6 +98,7 @@ MISTAKES = [
     ("~trainer.strategy", ["trainer.strategy"]),
     ("a=b=c", ["a=b=c"]),
     ("seed=[1", ["seed=[1"]),
+    ("hydra.launcher=null", ["hydra.launcher=null", "Leave it out"]),
 ]
 
 
@@ -114,6 +115,21 @@ def test_a_mistake_is_named_in_a_few_lines_and_nothing_is_written(
     assert len(said.splitlines()) <= 4
     assert all(word in said for word in words), said
     assert not records(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [("name=../elsewhere", ["letters"]), ("hydra.sweeper.max_batch_size=1", ["jobs_per_device"])],
+)
+def test_what_a_sweep_may_not_be_is_refused_before_its_folder_is_made(
+    tmp_path: Path, override: str, words: list[str]
+) -> None:
+    logs = tmp_path / "logs"
+    code, said = answer(TRAIN.main, *TINY, f"paths.log_dir={logs}", override, "-m", "seed=1,2")
+    assert code == 2, said
+    assert all(word in said for word in words), said
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "multirun.yaml"]
+    assert not (tmp_path / "elsewhere").exists()
 
 
 @pytest.mark.slow

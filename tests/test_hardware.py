@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,3 +94,16 @@ def test_this_machine_is_described_alike_from_another_process() -> None:
     assert here.cpu
     assert here.cpu_cores >= 1
     assert probe_in_subprocess() == here
+
+
+def test_a_machine_that_cannot_be_looked_at_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = subprocess.CompletedProcess([], 1, "", "Traceback ...\nRuntimeError: the driver is too old\n")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
+    with pytest.raises(InputError, match=r"the driver is too old\nTry: .*depthlab\.hardware"):
+        probe_in_subprocess()
+
+
+def test_nothing_is_imported_from_where_one_stands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "json.py").write_text("raise RuntimeError('not this one')")
+    monkeypatch.chdir(tmp_path)
+    assert probe_in_subprocess().cpu_cores > 0

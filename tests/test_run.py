@@ -20,7 +20,7 @@ from depthlab.evaluation import evaluate_run, load_run
 from depthlab.job import perform
 from depthlab.records.checkpoints import list_checkpoints
 from depthlab.records.curves import read_curves
-from depthlab.records.record import read_record
+from depthlab.records.record import find_records, read_record
 from depthlab.run import run
 from depthlab.schema import TrainConfig, as_dict
 from depthlab.training.classifier import Classifier
@@ -30,6 +30,7 @@ from .conftest import Compose
 from .data.official import write_folder
 from .records.test_checkpoints import files_up_to
 from .runs import SMALL, allow_bf16, forget_the_end, results, same_weights, set_status, stop_after, weights
+from .typing_in import signals_restored
 
 
 def test_a_run_leaves_a_whole_record(compose_config: Compose) -> None:
@@ -388,6 +389,43 @@ def test_processes_that_cannot_share_a_batch_equally_are_refused(compose_config:
         compose_config(*SMALL, "trainer=ddp_cpu", override)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+def test_a_run_that_is_stopped_while_it_is_measured_goes_on_there(
+    compose_config: Compose, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], number: signal.Signals
+) -> None:
+    tree = as_dict(compose_config(*SMALL))
+    with monkeypatch.context() as patch, signals_restored():
+        patch.setattr(Classifier, "test_step", lambda *_: signal.raise_signal(number))
+        with pytest.raises(SystemExit) as stopped:
+            perform(tree, "")
+    assert stopped.value.code == 75
+    assert "the same command goes on from the last checkpoint" in capfd.readouterr().err
+    with signals_restored():
+        assert perform(tree, "") == 0
+    assert "continues from step 12" in capfd.readouterr().out
+
+
+def test_ctrl_c_twice_stops_a_run_now(compose_config: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    def twice(*_: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Classifier, "training_step", twice)
+    with signals_restored(), pytest.raises(SystemExit) as stopped:
+        perform(as_dict(compose_config(*SMALL)), "")
+    assert stopped.value.code == 75
+
+
+def test_a_run_that_is_another_than_when_it_was_frozen_is_refused(
+    compose_config: Compose, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = as_dict(compose_config(*SMALL))
+    with signals_restored():
+        assert perform(tree, "", "digits-resnet8-seed1-00000000") == 2
+    assert "was digits-resnet8-seed1-00000000 when its sweep was launched" in capsys.readouterr().err
+    assert not [*find_records(Path(tree["paths"]["log_dir"]))]
+
+
 def test_a_full_disk_ends_a_run_with_a_message_and_leaves_the_checkpoint_before(
     compose_config: Compose, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -396,12 +434,10 @@ def test_a_full_disk_ends_a_run_with_a_message_and_leaves_the_checkpoint_before(
     before, state = results(whole), weights(whole)
     forget_the_end(whole, step=8)
     saved = list_checkpoints(whole)[0].read_bytes()
-    handler = signal.getsignal(signal.SIGTERM)
-    with files_up_to(100_000):
+    with files_up_to(100_000), signals_restored():
         code = perform(as_dict(compose_config(*overrides)), "")
-    signal.signal(signal.SIGTERM, handler)
     assert code == 1
-    assert "step-00000012.ckpt could not be written" in capsys.readouterr().err
+    assert "step-00000012.ckpt could not be written (File too large)" in capsys.readouterr().err
     assert [path.read_bytes() for path in list_checkpoints(whole)] == [saved]
     assert read_record(whole)["status"] == "failed"
     again = run(compose_config(*overrides), "").directory

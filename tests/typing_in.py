@@ -11,25 +11,38 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 from hydra.core.global_hydra import GlobalHydra
 
+from depthlab.sweeps import exits
+
 from .conftest import load_script
 
 TRAIN = load_script("train.py")
 
 
 @contextmanager
+def signals_restored() -> Iterator[None]:
+    """What a command does about signals is over when it ends."""
+    handlers = {number: signal.getsignal(number) for number in (*exits.STOP_SIGNALS, signal.SIGINT, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def typed(*arguments: str) -> Iterator[None]:
     """The state of a fresh process whose command line is this."""
-    argv, handler = sys.argv, signal.getsignal(signal.SIGTERM)
+    argv = sys.argv
     sys.argv = ["train.py", *arguments]
     os.environ.pop("HYDRA_FULL_ERROR", None)
     GlobalHydra.instance().clear()
     TRAIN.composed.clear()
     try:
-        yield
+        with signals_restored():
+            yield
     finally:
         sys.argv = argv
         os.environ.pop("HYDRA_FULL_ERROR", None)  # main sets it, and processes that tests start would inherit it
-        signal.signal(signal.SIGTERM, handler)
 
 
 def answer(main: Callable[[], int], *arguments: str) -> tuple[int, str]:

@@ -139,10 +139,15 @@ def check_values(config: TrainConfig) -> None:
 
 def _check_names(config: TrainConfig) -> None:
     """A run's and a network's name become parts of a path and of tables, so they must be plain and true."""
-    for key, value in (("name", config.name), ("model.name", config.model.name)):
-        if not value or value.startswith(".") or not all(c.isalnum() or c in "._-" for c in value):
-            raise InputError(f"{key}={value!r}: use letters, digits, '.', '_' and '-' only.")
+    check_name("name", config.name)
+    check_name("model.name", config.model.name)
     check_network(config.model)
+
+
+def check_name(key: str, value: str) -> None:
+    """Refuse what cannot be a part of a path."""
+    if not value or value.startswith(".") or not all(c.isalnum() or c in "._-" for c in value):
+        raise InputError(f"{key}={value!r}: use letters, digits, '.', '_' and '-' only.")
 
 
 def _check_data(config: TrainConfig) -> None:

@@ -10,11 +10,12 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from depthlab.checks import nearest
+from depthlab.checks import check_name, nearest
 from depthlab.errors import InputError
 from depthlab.schema import known_keys
 
 MULTIRUN_FLAGS = ("-m", "--multirun")
+NEEDED = ("hydra.launcher", "hydra.sweeper", "hydra/launcher", "hydra/sweeper")
 COMPLETION_FLAGS = ("-sc", "--shell-completion", "--shell_completion")
 # Hydra's options that take a value as the next word, which is no override.
 OPTIONS_WITH_VALUE = (
@@ -63,6 +64,10 @@ def check_names(arguments: list[str], config_dir: Path) -> None:
         if name in groups and override.value() is None and not override.is_delete():
             options = ", ".join(sorted(path.stem for path in (config_dir / name).glob("*.yaml")))
             raise InputError(f"{text}: a group needs one of its options: {options}.")
+        if name in NEEDED and override.value() is None:
+            raise InputError(f"{text}: a sweep needs one. Leave it out for the usual one.")
+        if name == "name" and not override.is_sweep_override() and "${" not in text:
+            check_name(name, str(override.value()))  # here: Hydra makes a folder of it before all other checks
         if name.split(".")[0].split("/")[0] == "hydra" or name in groups or name in keys:
             continue
         raise InputError(f"{text}: no such key or group. {nearest(name, [*keys, *groups])}")
@@ -76,6 +81,8 @@ def explain(error: Exception) -> str:
         group, _, option = error.missing_cfg_file.rpartition("/")
         return f"{group}={option}: no such option. {nearest(option, list(error.options))}"
     if isinstance(error, OSError) and error.strerror:  # Hydra's MissingConfigException is one without
+        if error.filename is None:
+            return f"what is printed cannot be written ({error.strerror})."
         return f"{error.filename} cannot be written ({error.strerror}). Choose another place with paths.log_dir=..."
     if isinstance(error, YAMLError):
         return f"not YAML that a configuration may hold: {' '.join(str(error).split())}"

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import resource
+import shlex
 import subprocess
 import sys
 from dataclasses import asdict, dataclass, replace
@@ -47,8 +48,11 @@ def probe() -> Hardware:
 
 def probe_in_subprocess() -> Hardware:
     """Look at this machine from a process of its own, so that the caller holds no GPU and imports no torch."""
-    command = [sys.executable, "-m", "depthlab.hardware"]
-    completed = subprocess.run(command, check=True, capture_output=True, text=True)
+    command = [sys.executable, "-P", "-m", "depthlab.hardware"]
+    completed = subprocess.run(command, check=False, capture_output=True, text=True)
+    if completed.returncode:
+        said = completed.stderr.strip().splitlines()[-1:] or [f"exit code {completed.returncode}"]
+        raise InputError(f"torch cannot say what this machine computes on: {said[0]}\nTry: {shlex.join(command)}")
     found = json.loads(completed.stdout.splitlines()[-1])
     return Hardware(**{**found, "gpus": tuple(found["gpus"]), "gpu_uuids": tuple(found["gpu_uuids"])})
 

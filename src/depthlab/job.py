@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -16,18 +15,22 @@ from depthlab.records.directory import Held
 from depthlab.sweeps import exits
 from depthlab.sweeps.process import die_with_parent
 
+FIRST_PROCESS = "DEPTHLAB_FIRST_PROCESS"  # the number of the one that starts the others of a data-parallel run
 
-def perform(tree: dict[str, object], command: str) -> int:
-    """Check a resolved configuration, run it, print its line; the exit code of the process."""
+
+def perform(tree: dict[str, object], command: str, directory: str | None = None) -> int:
+    """Check a resolved configuration, run it, print its line; the exit code of the process.
+
+    `directory` is the name that the run's directory had when the configuration was frozen.
+    """
     from depthlab.checks import check
 
-    # Until the first step and after the last one there is nothing to save: the checkpoints there are suffice.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(exits.CONTINUE_ME))
+    exits.stop_when_asked()  # until the first step and after the last one the checkpoints that there are suffice
     try:
         config = check(tree)
         from depthlab.run import run  # torch and Lightning take seconds to import; mistakes are found before
 
-        outcome = run(config, command)
+        outcome = run(config, command, directory)
     except Held as error:
         print(f"error: {error}", file=sys.stderr)
         return exits.HELD
@@ -37,9 +40,6 @@ def perform(tree: dict[str, object], command: str) -> int:
     except OSError as error:  # no space left, for one; the checkpoints there are stay as they are
         print(f"error: {error}. The same command goes on from the last checkpoint.", file=sys.stderr)
         return exits.FAILED
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
-        return exits.CONTINUE_ME
     if outcome.line:
         print(outcome.line, flush=True)
     return exits.CONTINUE_ME if outcome.status == "interrupted" else exits.DONE
@@ -50,15 +50,17 @@ def main() -> int:
     if len(sys.argv) != 2:
         print(__doc__, file=sys.stderr)
         return exits.MISTAKE
-    if os.environ.get("LOCAL_RANK", "0") != "0":
-        die_with_parent()  # started by Lightning beside the first process, which alone is told to stop
+    if os.environ.get("LOCAL_RANK", "0") != "0" and FIRST_PROCESS in os.environ:
+        die_with_parent(int(os.environ[FIRST_PROCESS]))  # which alone is told to stop
+    # Lightning starts the other processes of a run with this environment.
+    os.environ.update({FIRST_PROCESS: str(os.getpid()), "PYTHONSAFEPATH": "1"})
     try:
         frozen = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-        tree, command = frozen["config"], frozen["command"]
+        tree, command, directory = frozen["config"], frozen["command"], frozen.get("directory")
     except (OSError, ValueError, KeyError, TypeError) as error:
         print(f"error: {sys.argv[1]} is not a frozen configuration ({error}).", file=sys.stderr)
         return exits.MISTAKE
-    return perform(tree, command)
+    return perform(tree, command, directory)
 
 
 if __name__ == "__main__":

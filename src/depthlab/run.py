@@ -43,12 +43,13 @@ from depthlab.training.state import capture, fitting
 Record = dict[str, Any]
 
 
-def run(config: TrainConfig, command: str) -> Outcome:
+def run(config: TrainConfig, command: str, expected: str | None = None) -> Outcome:
     """Do what `config` says, unless it is done already; go on where an earlier start was cut off.
 
     Args:
         config: a checked configuration.
         command: what a person types to get this run, for the record.
+        expected: the name of the run's directory, where that was known before.
 
     Raises:
         InputError: what was asked for cannot be done here; nothing was overwritten.
@@ -57,6 +58,12 @@ def run(config: TrainConfig, command: str) -> Outcome:
     config.trainer = resolve(config.trainer, hardware)
     check_values(config)  # the number of processes is known only now
     identity = identify(by_content(flatten(as_dict(config))), config.trainer.devices)
+    if expected not in (None, identity.directory):
+        raise InputError(
+            f"This run was {expected} when its sweep was launched and is {identity.directory} now: the file of "
+            f"model.weights={config.model.weights}, or the code that names runs, was changed since. "
+            "Bring that back, or start the sweep again as it is now."
+        )
     directory = Path(config.paths.log_dir) / config.name / identity.directory
     if config.dry_run:
         return planned(config, directory)

@@ -31,11 +31,17 @@ class PoolLauncher(Launcher):
             SystemExit: not all jobs finished or diverged.
         """
         # Every start of train.py, --help included, imports the plugins: what only a sweep needs is imported here.
+        from depthlab.errors import InputError
         from depthlab.sweeps.launch import launch
         from depthlab.sweeps.preflight import Request
         from depthlab.sweeps.settings import check_settings
 
         setup_globals()
+        if self._config.hydra.sweeper.get("max_batch_size") is not None:
+            raise InputError(
+                "hydra.sweeper.max_batch_size: the queue takes all jobs at once. "
+                "How many run at a time is hydra.launcher.jobs_per_device."
+            )
         settings = check_settings(*self._settings)
         requests = [
             Request(tuple(overrides), self._loader.load_sweep_config(self._config, list(overrides)))

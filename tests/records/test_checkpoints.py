@@ -9,7 +9,7 @@ import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -196,8 +196,8 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, size: int) -> 
 
 
 def test_an_interruption_while_writing_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(value: Any, path: Path) -> None:
-        path.write_bytes(b"half")
+    def interrupted(value: Any, file: BinaryIO) -> None:
+        file.write(b"half")
         raise KeyboardInterrupt
 
     before = save_checkpoint(tmp_path, 7, content(7)).read_bytes()

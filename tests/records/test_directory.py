@@ -69,7 +69,7 @@ def test_another_process_is_told_and_a_killed_one_lets_go(run: Path) -> None:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         try:
-            with pytest.raises(Held, match="another process"), claim(run):
+            with pytest.raises(Held, match=f"worked on by process {holder.pid} on .* since 20"), claim(run):
                 pytest.fail("two held it")
             assert is_held(run)
             with claim(run.parent / "another run"):

@@ -87,6 +87,7 @@ def record(frozen: dict, status: str) -> dict:
         "metrics": {"test/err": err, "train/err": 1.0, "val/err": None} if status == "finished" else {},
         "steps": config["trainer"]["max_steps"],
         "wall_seconds": 50.0,
+        "stretches": [{"training_seconds": 40.0}],
         "device": "cpu: stub",
         "failure": {"reason": "planned"} if status == "failed" else None,
     }

@@ -66,13 +66,47 @@ def test_dry_run_shows_runs_disk_and_time_and_starts_nothing(logs, capfd):
     assert "plain20 seed 2: new -> " in said
     assert "2 of 3 jobs to run, 1 at a time" in said
     assert "time: 0:01:40" in said  # the finished run took 50 s
-    assert "GB free" in said
+    assert "GB free, checkpoints need 48.0 MB (from finished runs" in said  # twice twelve bytes for each of a million
     assert logs.seeds("start") == [1]
 
 
 def test_without_finished_runs_the_time_is_not_known(logs, capfd):
     assert sweep(logs.path, *seeds(1, more="dry_run=true")) == 0
-    assert "time: -" in capfd.readouterr().out
+    assert "time: - (known once a run" in capfd.readouterr().out
+
+
+def test_the_time_of_a_sweep_that_is_known_in_part_is_at_least_that(logs, capfd):
+    assert sweep(logs.path, *seeds(1, more="trainer.max_steps=100")) == 0
+    capfd.readouterr()
+    # Half as many images cost 20 s and not 25: a start takes its 10 s however short the run is.
+    half = "data.batch_size=32 trainer.max_steps=100 dry_run=true"
+    assert sweep(logs.path, f"model=plain20 seed=2 {half}", f"seed=3 model=resnet32 {half}", cores=1) == 0
+    said = capfd.readouterr().out
+    assert "time: at least 0:00:30 (1 of 2 jobs are of a kind" in said
+    assert "checkpoints need at least 24.0 MB (1 of 2" in said
+
+
+def test_a_continuation_takes_the_time_of_the_steps_that_are_left(logs, capfd):
+    assert sweep(logs.path, *seeds(1, more="trainer.max_steps=100")) == 0
+    record = logs.run_directory(1) / "record.json"
+    tree = json.loads(record.read_text())
+    assert sweep(logs.path, *seeds(2, more="trainer.max_steps=100")) == 0
+    record.write_text(json.dumps({**tree, "status": "running", "steps": 75}))
+    capfd.readouterr()
+    assert sweep(logs.path, *seeds(1, more="trainer.max_steps=100 dry_run=true")) == 0
+    assert "time: 0:00:20 " in capfd.readouterr().out  # a quarter of 40 s, and 10 s
+
+
+def test_too_little_space_is_said(logs, capfd, monkeypatch):
+    assert sweep(logs.path, *seeds(1)) == 0
+    monkeypatch.setattr("depthlab.sweeps.tables.free_bytes", lambda directory: 1_000_000)
+    assert sweep(logs.path, *seeds(2, more="dry_run=true")) == 0
+    assert "has too little space. Free some" in capfd.readouterr().out
+
+
+def test_many_jobs_are_announced(logs, capfd):
+    assert sweep(logs.path, *seeds(*range(50), more="dry_run=true")) == 0
+    assert capfd.readouterr().out.startswith("checking 50 jobs\n")
 
 
 def test_frozen_configurations_say_what_was_composed_and_how_to_repeat_it(logs):

@@ -2,9 +2,14 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
+import pytest
+
+from depthlab.job import FIRST_PROCESS
 from depthlab.records.record import read_record
 
 from .stub_sweep import seeds, start_sweep, wait_for
@@ -35,7 +40,7 @@ def test_ctrl_c_once_lets_running_jobs_write_a_checkpoint_and_starts_no_others(l
     assert launcher.wait(10) == 130
     assert logs.seeds("stop") == logs.seeds("start") == [0, 1]
     assert read_record(logs.run_directory(0))["status"] == "running"
-    assert "plain20 seed 0: interrupted: stopped after a checkpoint" in launcher.stdout.read()
+    assert "plain20 seed 0: interrupted: stopped after the checkpoint of step 64,000" in launcher.stdout.read()
     assert none_alive(logs)
 
 
@@ -46,6 +51,23 @@ def test_sigterm_says_that_the_same_command_continues(logs):
     launcher.send_signal(signal.SIGTERM)  # as `timeout` does; two in an instant are one
     assert launcher.wait(10) == 75
     assert logs.seeds("stop") == [0, 1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
+def test_schedulers_signals_reach_the_jobs_too(logs, number):
+    launcher = start_two_of_four(logs)
+    launcher.send_signal(number)
+    assert launcher.wait(10) == 75
+    assert logs.seeds("stop") == logs.seeds("start") == [0, 1]
+
+
+def test_a_process_of_a_run_whose_first_one_is_gone_ends():
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    environment = {**os.environ, "LOCAL_RANK": "1", FIRST_PROCESS: str(gone.pid)}
+    command = [sys.executable, "-m", "depthlab.job", "any.json"]
+    orphan = subprocess.run(command, env=environment, timeout=60, check=False)
+    assert orphan.returncode == -signal.SIGKILL
 
 
 def test_ctrl_c_twice_stops_now(logs):

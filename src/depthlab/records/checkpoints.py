@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +38,26 @@ def save_checkpoint(directory: Path, step: int, content: dict[str, Any]) -> Path
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         try:
-            torch.save(content, temporary)
-        except RuntimeError as error:  # torch reports a failed write of its archive as a RuntimeError
-            raise OSError(f"{path} could not be written: {str(error).splitlines()[0]}") from error
+            with temporary.open("wb") as file:  # closed before the error is told: an open file keeps its space
+                torch.save(content, file)
+        except (RuntimeError, OSError) as error:  # torch makes its own error of a failed write in its archive
+            raise OSError(f"{path} could not be written ({_cause_of_failed_write(error, path)}).") from None
         with replacing(_digest_path(path)) as digest:
             digest.write_text(f"{_sha256(temporary)}  {path.name}\n")
     for old in list_checkpoints(directory)[KEEP:]:
         remove_checkpoint(old)
     return path
+
+
+def _cause_of_failed_write(error: BaseException, path: Path) -> str:
+    """The system's own words, which torch may have wrapped."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    free = shutil.disk_usage(path.parent).free
+    return f"{free / 1e6:,.0f} MB are free there; {str(error).splitlines()[0]}"
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import datetime
 import os
+import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -33,8 +34,9 @@ def claim(directory: Path) -> Iterator[None]:
         Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=1.0)  # longer than `is_held` takes to ask
         directory.mkdir(exist_ok=True)
+        _holder_path(directory).write_text(_myself(), encoding="utf-8")
     except Timeout:
-        raise Held(f"{directory} is being worked on by another process; wait for it or stop it.") from None
+        raise Held(f"{directory} is being worked on by {holder(directory)}; wait for it or stop it.") from None
     except OSError as error:
         raise InputError(
             f"{directory} cannot be written ({error.strerror}). Choose another place with paths.log_dir=..."
@@ -43,6 +45,14 @@ def claim(directory: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def holder(directory: Path) -> str:
+    """Who holds `directory`, in words; as far as is known, for a kill leaves the words behind."""
+    with suppress(OSError, UnicodeDecodeError):
+        if said := _holder_path(directory).read_text(encoding="utf-8")[:200].strip():
+            return said
+    return "another process"
 
 
 def is_held(directory: Path) -> bool:
@@ -66,6 +76,15 @@ def set_aside(directory: Path) -> Path:
     aside = directory.parent / ASIDE / f"{directory.name}-{stamp}-{os.getpid()}"
     aside.parent.mkdir(exist_ok=True)
     return directory.rename(aside)
+
+
+def _myself() -> str:
+    now = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
+    return f"process {os.getpid()} on {platform.node()} since {now}"
+
+
+def _holder_path(directory: Path) -> Path:
+    return directory.parent / LOCKS / f"{directory.name}.holder"
 
 
 def _lock(directory: Path) -> FileLock:

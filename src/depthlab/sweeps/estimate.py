@@ -21,16 +21,29 @@ BYTES_PER_PARAM = 12  # weights, and at most two moments of the optimiser, in fp
 
 
 @dataclass(frozen=True)
-class Known:
-    """What finished runs tell: by kind of run the seconds a step, by network its number of parameters."""
+class Pace:
+    """Seconds that a run takes for each image it trains on, and for all else: its start, its measurements."""
 
-    step_seconds: Mapping[Kind, float]
+    image_seconds: float
+    other_seconds: float
+
+
+@dataclass(frozen=True)
+class Known:
+    """What finished runs tell: by kind of run its pace, by network its number of parameters."""
+
+    paces: Mapping[Kind, Pace]
     num_params: Mapping[str, int]
 
-    def job_seconds(self, job: Job) -> float | None:
-        """How long the whole of `job` takes; None where no run of its kind has finished."""
-        seconds = self.step_seconds.get(kind_of(job))
-        return None if seconds is None else seconds * job.config.trainer.max_steps
+    def job_seconds(self, entry: Entry) -> float | None:
+        """How long what is left of a job takes; None where no run of its kind has finished."""
+        pace = self.paces.get(kind_of(entry.job))
+        if pace is None:
+            return None
+        config = entry.job.config
+        num_steps = max(0, config.trainer.max_steps - entry.steps_before)
+        num_images: int = num_steps * config.data.batch_size * config.trainer.accumulate_grad_batches
+        return num_images * pace.image_seconds + pace.other_seconds
 
     def job_bytes(self, job: Job) -> int | None:
         """How much disk the checkpoints of `job` take; None where no run of its network has finished."""
@@ -45,25 +58,36 @@ def kind_of(job: Job) -> Kind:
 
 def learn(log_dir: Path) -> Known:
     """Read the finished runs below `log_dir`; records that cannot be read teach nothing."""
-    seconds: dict[Kind, list[float]] = {}
+    paces: dict[Kind, list[Pace]] = {}
     num_params: dict[str, int] = {}
     for record in _finished(log_dir):
         try:
             model = record["model"]["name"]
             kind = record["data"]["name"], model, record["device"].partition(":")[0]
-            seconds.setdefault(kind, []).append(record["wall_seconds"] / record["steps"])
+            paces.setdefault(kind, []).append(_pace(record))
             num_params[model] = record["model"]["num_params"]
         except (KeyError, TypeError, ZeroDivisionError, AttributeError):
             continue
-    return Known({kind: statistics.median(values) for kind, values in seconds.items()}, num_params)
+    return Known({kind: _typical(each) for kind, each in paces.items() if each}, num_params)
 
 
-def sweep_seconds(seconds: Sequence[float | None], num_places: int) -> float | None:
-    """How long jobs of these lengths take over `num_places`; None while one of them is unknown."""
-    known = [value for value in seconds if value is not None]
-    if len(known) < len(seconds):
-        return None
-    return max([sum(known) / max(1, num_places), *known], default=0.0)
+def _pace(record: Mapping[str, Any]) -> Pace:
+    config = record["config"]
+    num_images = record["steps"] * config["data"]["batch_size"] * config["trainer"]["accumulate_grad_batches"]
+    training = sum(stretch["training_seconds"] for stretch in record["stretches"])
+    return Pace(training / num_images, max(0.0, record["wall_seconds"] - training))
+
+
+def _typical(paces: Sequence[Pace]) -> Pace:
+    return Pace(
+        statistics.median(pace.image_seconds for pace in paces), statistics.median(pace.other_seconds for pace in paces)
+    )
+
+
+def sweep_seconds(seconds: Sequence[float], num_devices: Sequence[int], num_places: int) -> float:
+    """How long jobs of these lengths, each over so many devices, take over `num_places`."""
+    work = sum(length * count for length, count in zip(seconds, num_devices, strict=True))
+    return max([work / max(1, num_places), *seconds], default=0.0)
 
 
 def left(entry: Entry, progress: Progress | None, known: Known, typical_seconds: float | None) -> float | None:
@@ -72,7 +96,7 @@ def left(entry: Entry, progress: Progress | None, known: Known, typical_seconds:
         return 0.0
     if progress is not None and progress.seconds_left is not None:
         return progress.seconds_left
-    whole = known.job_seconds(entry.job) or typical_seconds
+    whole = known.job_seconds(entry) or typical_seconds
     return None if whole is None else max(0.0, whole - entry.running_seconds())
 
 

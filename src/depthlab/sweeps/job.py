@@ -66,12 +66,14 @@ class Entry:
     lease: Lease | None = None
     process: Process | None = None
     started_at: float = 0.0
+    started_seconds: float = 0.0
+    steps_before: int = 0  # those that earlier launches have done
     seconds: float = 0.0  # what the attempts that ended took, together
     tail: list[str] = field(default_factory=list)
 
     def running_seconds(self) -> float:
         """How long the present attempt has run."""
-        return time.time() - self.started_at if self.state is State.RUNNING else 0.0
+        return time.monotonic() - self.started_seconds if self.state is State.RUNNING else 0.0
 
 
 def labels(overrides: Sequence[Sequence[str]], names: Sequence[str]) -> list[str]:

@@ -18,14 +18,15 @@ from depthlab.sweeps.pool import Command, Pool
 from depthlab.sweeps.preflight import Request, check_all, examine, freeze
 from depthlab.sweeps.settings import Settings
 from depthlab.sweeps.tables import plan_lines, print_outcome
-from depthlab.sweeps.view import Lines, LiveTable, remaining
+from depthlab.sweeps.view import Lines, LiveTable, readers_may_leave, remaining
 
+MANY = 50  # jobs, which take ten seconds to check
 PLAIN_WIDTH = 160  # of tables where there is no terminal to measure
 
 
 def job_command(frozen: Path) -> list[str]:
     """The command line of one job."""
-    return [sys.executable, "-m", "depthlab.job", str(frozen)]
+    return [sys.executable, "-P", "-m", "depthlab.job", str(frozen)]  # -P: nothing is imported from where one stands
 
 
 def launch(
@@ -47,7 +48,11 @@ def launch(
     Raises:
         InputError: something in the jobs is wrong; none was started.
     """
+    exits.stop_when_asked(also=(signal.SIGHUP,))
     console = _console()
+    if len(requests) >= MANY:
+        with readers_may_leave(console):
+            console.print(f"checking {len(requests)} jobs", highlight=False)
     hardware = probe()
     jobs, repeated = check_all(requests, hardware)
     entries = examine(jobs)
@@ -55,15 +60,17 @@ def launch(
     devices = find_devices(hardware, _wanted(waiting), settings.jobs_per_device)
     known = learn(Path(jobs[0].config.paths.log_dir))
     num_places = sum(kind.num_places for kind in devices.values())
-    for line in [*repeated, *plan_lines(entries, known, num_places)]:
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
+    with readers_may_leave(console):
+        for line in [*repeated, *plan_lines(entries, known, num_places)]:
+            console.print(line, soft_wrap=True, markup=False, highlight=False)
     if any(job.config.dry_run for job in jobs):
         return exits.DONE
     folder, stopped_by = None, None
     if waiting:
         folder = freeze(waiting, sweep_dir, {kind: each.num_threads for kind, each in devices.items()})
         stopped_by = _run(console, entries, devices, settings, folder, command, known)
-    print_outcome(console, entries, folder)
+    with readers_may_leave(console):
+        print_outcome(console, entries, folder)
     return _exit_code(entries, stopped_by)
 
 
@@ -78,7 +85,7 @@ def _run(
 ) -> int | None:
     """Run what waits; the signal that stopped it, if one did."""
     num_places = sum(kind.num_places for kind in devices.values())
-    view = (LiveTable if console.is_terminal else Lines)(
+    view = (LiveTable if _can_draw(console) else Lines)(
         console, remaining(known, num_places), 1 + max(entry.job.idx for entry in entries)
     )
     try:
@@ -88,6 +95,11 @@ def _run(
     finally:
         if isinstance(view, LiveTable):
             view.close()
+
+
+def _can_draw(console: Console) -> bool:
+    # rich takes a file for a terminal where FORCE_COLOR is set
+    return console.is_terminal and console.file.isatty() and not console.is_dumb_terminal
 
 
 def _console() -> Console:

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from depthlab.errors import InputError
+from depthlab.records.directory import holder
 from depthlab.records.record import FILE_NAME
 from depthlab.sweeps import exits
 from depthlab.sweeps.devices import Devices, Lease
@@ -24,7 +25,7 @@ from depthlab.sweeps.standing import judge, last_lines, link_log, standing
 PAUSE_SECONDS = 0.02  # between two looks at the processes; a device is idle for at most this long
 LOOK_SECONDS = 1.0  # between two looks at files: progress, logs, runs that another process holds
 TAIL_LINES = 5  # of a failed job's log
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = (signal.SIGINT, signal.SIGHUP, *exits.STOP_SIGNALS)
 
 Command = Callable[[Path], Sequence[str]]
 
@@ -98,7 +99,7 @@ class Pool:
             self._devices[entry.job.accelerator].release(entry.lease)
             link_log(entry.log, entry.job.directory)
             entry.tail = last_lines(entry.log, TAIL_LINES)
-            entry.state, entry.reason = judge(code, entry.job, self.stopped_by is not None)
+            entry.state, entry.reason = judge(code, entry.job, entry.tail, self.stopped_by is not None)
             entry.process = entry.lease = None
             self._settle(entry, code)
 
@@ -107,7 +108,7 @@ class Pool:
         if entry.state is State.HELD:
             entry.not_before_seconds = time.monotonic() + LOOK_SECONDS
             entry.attempts -= 1
-            self._view.say(f"{entry.job.label}: held by another process, waiting for it")
+            self._view.say(f"{entry.job.label}: held by {holder(entry.job.directory)}, waiting for it")
             return
         again = entry.state in (State.FAILED, State.INTERRUPTED) and code != exits.MISTAKE
         if again and entry.attempts <= self._settings.retries and not self._closed:
@@ -155,7 +156,7 @@ class Pool:
         if entry.state is State.HELD:
             entry.not_before_seconds = time.monotonic() + LOOK_SECONDS
             if was is not State.HELD:
-                self._view.say(f"{job.label}: held by another process, waiting for it")
+                self._view.say(f"{job.label}: held by {holder(job.directory)}, waiting for it")
         elif entry.state in RESULTS:
             self._view.say(f"{job.label}: {entry.state} by another process")
         return entry.state is State.WAITING
@@ -166,7 +167,7 @@ class Pool:
     def _start_process(self, entry: Entry, lease: Lease) -> bool:
         entry.log = self._folder / "jobs" / f"{file_name(entry.job)}.log"
         entry.attempts += 1
-        entry.started_at = time.time()
+        entry.started_at, entry.started_seconds = time.time(), time.monotonic()
         command = self._command(frozen_path(self._folder, entry.job))
         try:
             entry.process = Process(command, lease.environment(), entry.log)

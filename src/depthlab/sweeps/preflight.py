@@ -20,7 +20,7 @@ from depthlab.records.identity import flatten, identify, name_repetition
 from depthlab.records.weights import by_content, find_weights
 from depthlab.schema import TrainConfig, as_dict
 from depthlab.sweeps.job import Entry, Job, labels
-from depthlab.sweeps.standing import standing
+from depthlab.sweeps.standing import standing, steps_done
 
 SHOWN = 5  # mistakes; a wrong word in the command line is usually wrong in every job
 
@@ -57,7 +57,10 @@ def examine(jobs: Sequence[Job]) -> list[Entry]:
     Raises:
         InputError: a record that is there cannot be read.
     """
-    return [Entry(job, state) for job in jobs for state in [standing(job, repeat=job.config.rerun)]]
+    return [
+        Entry(job, standing(job, repeat=job.config.rerun), steps_before=0 if job.config.rerun else steps_done(job))
+        for job in jobs
+    ]
 
 
 def freeze(entries: Sequence[Entry], sweep_dir: Path, num_threads: Mapping[str, int]) -> Path:

@@ -18,6 +18,7 @@ from depthlab.sweeps.job import Job, State
 
 PROGRESS = "progress.json"
 TAIL_BYTES = 16384
+ERROR = "error: "  # before what a command says last
 
 
 @dataclass(frozen=True)
@@ -45,22 +46,31 @@ def standing(job: Job, repeat: bool) -> State:
     return State.WAITING if repeat else done.get(status, State.WAITING)
 
 
-def judge(code: int, job: Job, stopping: bool) -> tuple[State, str]:
-    """What became of a job whose process ended with `code`, and why."""
+def steps_done(job: Job) -> int:
+    """The step from which a run goes on, as its record says."""
+    steps = _record(job.directory).get("steps")
+    return steps if isinstance(steps, int) else 0
+
+
+def judge(code: int, job: Job, tail: Sequence[str], stopping: bool) -> tuple[State, str]:
+    """What became of a job whose process ended with `code` and whose log ends with `tail`, and why."""
     if code == exits.HELD:
         return State.HELD, ""
+    record = _record(job.directory)
     if code == exits.CONTINUE_ME:
-        return State.INTERRUPTED, "stopped after a checkpoint"
+        steps = record.get("steps")
+        reason = f"stopped after the checkpoint of step {steps:,}" if steps else "stopped before its first checkpoint"
+        return State.INTERRUPTED, reason
     if stopping and code < 0:
         return State.INTERRUPTED, "killed" if code == -signal.SIGKILL else "stopped while it set up"
-    record = _record(job.directory)
     status = record.get("status")
     if code == exits.DONE and status in ("finished", "diverged"):
         return State(status), ""
     failure = record.get("failure")
     if code == exits.FAILED and status == "failed" and isinstance(failure, dict):
         return State.FAILED, str(failure.get("reason"))
-    return State.FAILED, _explain(code, status)
+    said = next((line.removeprefix(ERROR) for line in reversed(tail) if line.startswith(ERROR)), None)
+    return State.FAILED, said if said and code > 0 else _explain(code, status)
 
 
 def read_progress(directory: Path, since: float) -> Progress | None:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from depthlab.records.directory import holder
 from depthlab.records.identity import name_repetition
 from depthlab.records.record import FILE_NAME, read_record
 from depthlab.sweeps.estimate import Known, free_bytes, sweep_seconds
@@ -26,17 +27,20 @@ def plan_lines(entries: Sequence[Entry], known: Known, num_places: int) -> Itera
     """What each job is about to do, the disk space and the time: everything that is known before the start."""
     for entry in entries:
         yield f"{entry.job.label}: {_intention(entry)} -> {entry.job.directory}"
-    waiting = [entry.job for entry in entries if entry.state not in RESULTS]
+    waiting = [entry for entry in entries if entry.state not in RESULTS]
     if not waiting:
         yield f"all {len(entries)} jobs are done: nothing to train"
         return
-    seconds = sweep_seconds([known.job_seconds(job) for job in waiting], num_places)
-    sizes = [known.job_bytes(job) for job in waiting]
-    needed = "-" if None in sizes else _gigabytes(sum(size or 0 for size in sizes))
+    times = [known.job_seconds(entry) for entry in waiting]
+    seconds = sweep_seconds([time or 0.0 for time in times], [entry.job.num_devices for entry in waiting], num_places)
+    sizes = [known.job_bytes(entry.job) for entry in waiting]
+    needed = sum(size or 0 for size in sizes)
     free = free_bytes(entries[0].job.directory)
     yield f"{len(waiting)} of {len(entries)} jobs to run, {num_places} at a time"
-    yield f"time: {clock(seconds)} (from finished runs of the same model and data; - where there are none)"
-    yield f"disk: {_gigabytes(free)} free, checkpoints need {needed}"
+    yield f"time: {_as_far_as_known(times, clock(seconds))}"
+    yield f"disk: {_size(free)} free, checkpoints need {_as_far_as_known(sizes, _size(needed))}"
+    if needed > free:
+        yield f"warning: {entries[0].job.directory.parent} has too little space. Free some, or set paths.log_dir=..."
 
 
 def results_table(entries: Sequence[Entry]) -> Table:
@@ -74,7 +78,7 @@ def print_outcome(console: Console, entries: Sequence[Entry], folder: Path | Non
 
 def _intention(entry: Entry) -> str:
     if entry.state is State.HELD:
-        return "held by another process"
+        return f"held by {holder(entry.job.directory)}"
     if not (entry.job.directory / FILE_NAME).exists():
         return "new"
     record = read_record(entry.job.directory)
@@ -112,8 +116,18 @@ def _percent(record: Record) -> str:
     return "-" if value is None else f"{value:.2f} %"
 
 
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.1f} GB"
+def _size(size: int) -> str:
+    return f"{size / 1e9:,.1f} GB" if size >= 1e8 else f"{size / 1e6:,.1f} MB"
+
+
+def _as_far_as_known(values: Sequence[float | None], total: str) -> str:
+    """`total` of what is known of each job, and what it is from."""
+    unknown = values.count(None)
+    if unknown == len(values):
+        return "- (known once a run of the same network and data has finished here)"
+    if unknown:
+        return f"at least {total} ({unknown} of {len(values)} jobs are of a kind that has not finished here yet)"
+    return f"{total} (from finished runs of the same network and data)"
 
 
 def _say(console: Console, text: str) -> None:

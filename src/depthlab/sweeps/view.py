@@ -19,7 +19,7 @@ from depthlab.sweeps.job import RESULTS, Entry, State
 from depthlab.sweeps.standing import Progress, last_lines, read_progress
 
 LINE_EVERY_SECONDS = 30.0
-ORDER = (State.FAILED, State.INTERRUPTED, State.RUNNING, State.HELD, State.WAITING)  # what the table shows first
+ORDER = (State.RUNNING, State.FAILED, State.INTERRUPTED, State.HELD, State.WAITING)  # what the table shows first
 STYLES = {State.FAILED: "red", State.RUNNING: "bold", State.WAITING: "dim", State.HELD: "yellow"}
 
 Remaining = Callable[[Sequence[Entry]], float | None]
@@ -35,7 +35,11 @@ def remaining(known: Known, num_places: int) -> Remaining:
 
     def seconds(entries: Sequence[Entry]) -> float | None:
         typical = _typical_seconds(entries)
-        return sweep_seconds([left(entry, progress_of(entry), known, typical) for entry in entries], num_places)
+        lengths = [left(entry, progress_of(entry), known, typical) for entry in entries]
+        if None in lengths:
+            return None
+        devices = [entry.job.num_devices for entry in entries]
+        return sweep_seconds([length or 0.0 for length in lengths], devices, num_places)
 
     return seconds
 
@@ -57,7 +61,7 @@ class Lines:
 
     def say(self, text: str) -> None:
         """One line, never wrapped: others read it with grep."""
-        with self._readers_may_leave():
+        with readers_may_leave(self._console):
             self._console.print(text, soft_wrap=True, markup=False, highlight=False)
 
     def started(self, entry: Entry) -> None:
@@ -85,13 +89,14 @@ class Lines:
         parts = [f"{entry.job.label} {_progress_text(progress_of(entry))}" for entry in running]
         self.say(f"{summary(entries, self._remaining(entries))}: {'; '.join(parts)}")
 
-    @contextmanager
-    def _readers_may_leave(self) -> Iterator[None]:
-        # A closed terminal or pipe is no reason to lose the jobs' work: they go on, unseen, or to their checkpoints.
-        try:
-            yield
-        except (OSError, SystemExit):  # rich raises SystemExit for a closed pipe
-            self._console.quiet = True
+
+@contextmanager
+def readers_may_leave(console: Console) -> Iterator[None]:
+    """A closed terminal or pipe is no reason to lose the jobs' work: they go on, unseen, or to their checkpoints."""
+    try:
+        yield
+    except (OSError, SystemExit):  # rich raises SystemExit for a closed pipe
+        console.quiet = True
 
 
 class LiveTable(Lines):
@@ -111,7 +116,7 @@ class LiveTable(Lines):
         """Draw the table."""
         rows = max(3, self._console.height - 8)
         below = Text(summary(entries, self._remaining(entries)))
-        with self._readers_may_leave():
+        with readers_may_leave(self._console):
             self._live.update(Group(jobs_table(entries, rows), below), refresh=True)
 
     def close(self) -> None:
@@ -120,7 +125,7 @@ class LiveTable(Lines):
 
 
 def jobs_table(entries: Sequence[Entry], rows: int) -> Table:
-    """The jobs that are not done, those that need attention first, in at most `rows` rows."""
+    """The jobs that are not done, those that run first, in at most `rows` rows."""
     table = Table("run", "state", "device", "step", "train error", "time left", box=None, pad_edge=False)
     shown = sorted((entry for entry in entries if entry.state in ORDER), key=lambda entry: ORDER.index(entry.state))
     for entry in shown[:rows]:

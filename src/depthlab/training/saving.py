@@ -29,23 +29,29 @@ class StopRequest:
     def __init__(self) -> None:
         self.is_made = False
         self._number: int | None = None
+        self._before: dict[int, Any] = {}
 
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Take the stop signals over from their handlers until the block ends; submitit's is told of its own then."""
-        before = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
+        self._before = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
         try:
             yield
         finally:
-            for number, handler in before.items():
+            for number, handler in self._before.items():
                 signal.signal(number, handler)
-            if self._number == signal.SIGUSR2 and callable(before[signal.SIGUSR2]):
+            if self._number == signal.SIGUSR2 and _is_foreign(self._before[signal.SIGUSR2]):
                 signal.raise_signal(signal.SIGUSR2)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.is_made and number == signal.SIGINT:
-            raise KeyboardInterrupt
+        before = self._before.get(number)
+        if self.is_made and number == signal.SIGINT and callable(before):
+            before(number, frame)
         self.is_made, self._number = True, number
+
+
+def _is_foreign(handler: Any) -> bool:
+    return callable(handler) and not str(getattr(handler, "__module__", "")).startswith("depthlab.")
 
 
 class Checkpoints(Callback):
