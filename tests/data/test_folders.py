@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,17 @@ def test_many_broken_files_are_counted(tmp_path: Path) -> None:
         not_an_image(path)
     with pytest.raises(InputError, match=r"and 1\d more files"):
         module(tmp_path, {"batch_size": 1}, image_size=8)
+
+
+def test_as_many_broken_files_as_are_named_are_all(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"rose": 2, "tulip": 20})
+    with ThreadPoolExecutor(2) as pool:
+        images = FileImages(sorted((tmp_path / "tulip").iterdir()), 8, pool)
+        for path in images.paths[:5]:
+            not_an_image(path)
+        with pytest.raises(InputError) as caught:
+            images[:10]
+    assert len(str(caught.value).splitlines()) == 5
 
 
 LAYOUTS: list[tuple[str, dict[str, int], str]] = [

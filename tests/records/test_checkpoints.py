@@ -67,6 +67,7 @@ def test_a_damaged_newest_one_makes_way_and_takes_no_place_of_those_that_are_kep
     assert "Going on from the checkpoint before, of step 10." in capsys.readouterr().out
     assert newest.with_name(f"{newest.name}.damaged").read_bytes() == b"cut"
     assert not left_by_a_kill.exists()
+    assert not newest.with_name(f"{newest.name}.sha256").exists()  # nothing is left that it could be the sum of
     save_checkpoint(tmp_path, 12, content(12))
     assert [load_checkpoint(path)["step"] for path in list_checkpoints(tmp_path)] == [12, 10]
 
