@@ -9,11 +9,11 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from depthlab.sweeps import view
+from depthlab.sweeps import exits, view
 from depthlab.sweeps.devices import Lease
 from depthlab.sweeps.estimate import Known, Pace, sweep_seconds
 from depthlab.sweeps.job import Entry, State, labels
-from depthlab.sweeps.view import Lines, LiveTable, jobs_table, remaining, summary
+from depthlab.sweeps.view import Lines, LiveTable, jobs_table, readers_may_leave, remaining, summary
 
 NOTHING = Known({}, {})
 
@@ -101,6 +101,17 @@ def test_without_a_terminal_a_line_about_everything_comes_now_and_then(tmp_path,
     monkeypatch.setattr(view, "LINE_EVERY_SECONDS", 0.0)
     lines.refresh([running(tmp_path)])
     assert "m seed 0 step 40/100, train error 31.25 %, 0:01:00 left" in console.file.getvalue()
+
+
+def test_a_reader_that_leaves_is_no_reason_to_stop_and_a_signal_is():
+    console = Console(file=io.StringIO())
+    for left in (BrokenPipeError(), SystemExit(1)):
+        console.quiet = False
+        with readers_may_leave(console):
+            raise left
+        assert console.quiet
+    with pytest.raises(SystemExit), readers_may_leave(console):
+        raise SystemExit(exits.CONTINUE_ME)
 
 
 def test_the_live_table_goes_and_the_lines_stay(tmp_path):

@@ -34,13 +34,14 @@ def claim(directory: Path) -> Iterator[None]:
         Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=1.0)  # longer than `is_held` takes to ask
         directory.mkdir(exist_ok=True)
-        _holder_path(directory).write_text(_myself(), encoding="utf-8")
     except Timeout:
         raise Held(f"{directory} is being worked on by {holder(directory)}; wait for it or stop it.") from None
     except OSError as error:
         raise InputError(
             f"{directory} cannot be written ({error.strerror}). Choose another place with paths.log_dir=..."
         ) from None
+    with suppress(OSError):  # a courtesy to others
+        _holder_path(directory).write_text(_myself(), encoding="utf-8")
     try:
         yield
     finally:

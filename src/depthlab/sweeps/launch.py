@@ -60,8 +60,9 @@ def launch(
     devices = find_devices(hardware, _wanted(waiting), settings.jobs_per_device)
     known = learn(Path(jobs[0].config.paths.log_dir))
     num_places = sum(kind.num_places for kind in devices.values())
+    lines = [*repeated, *plan_lines(entries, known, num_places)]
     with readers_may_leave(console):
-        for line in [*repeated, *plan_lines(entries, known, num_places)]:
+        for line in lines:
             console.print(line, soft_wrap=True, markup=False, highlight=False)
     if any(job.config.dry_run for job in jobs):
         return exits.DONE

@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from depthlab.sweeps import exits
 from depthlab.sweeps.estimate import Known, left, sweep_seconds
 from depthlab.sweeps.job import RESULTS, Entry, State
 from depthlab.sweeps.standing import Progress, last_lines, read_progress
@@ -95,7 +96,11 @@ def readers_may_leave(console: Console) -> Iterator[None]:
     """A closed terminal or pipe is no reason to lose the jobs' work: they go on, unseen, or to their checkpoints."""
     try:
         yield
-    except (OSError, SystemExit):  # rich raises SystemExit for a closed pipe
+    except OSError:
+        console.quiet = True
+    except SystemExit as error:  # rich's way to say that a pipe is closed
+        if error.code == exits.CONTINUE_ME:
+            raise  # a signal has come
         console.quiet = True
 
 
