@@ -114,6 +114,7 @@ def test_spans_add_up_by_name() -> None:
     assert spans.take() == {}
 
 
+@pytest.mark.slow
 def test_a_side_stands_still_between_its_turns(linux: None, compose_config: Compose, tmp_path: Path) -> None:
     path = write_config(as_dict(compose_config(*RECIPE)), tmp_path)
     with Side("depthlab.benchmarks.loaders", [str(path), "ours"]) as side:
@@ -124,6 +125,7 @@ def test_a_side_stands_still_between_its_turns(linux: None, compose_config: Comp
     assert side.peak_memory_mib is not None and side.peak_memory_mib > 50
 
 
+@pytest.mark.slow
 def test_a_side_that_fails_says_why() -> None:
     with (
         Side("depthlab.benchmarks.loaders", ["no-such-file.json", "ours"]) as side,

@@ -148,6 +148,7 @@ def test_a_mistake_is_named_by_the_real_command_line_too(
     assert not records(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_range_of_folds_is_a_sweep_and_one_too_many_is_refused(command: Command, tmp_path: Path) -> None:
     typed = ("train.py", *TINY, f"paths.log_dir={tmp_path / 'logs'}", "dry_run=true", "data.num_folds=5", "-m")
     done = command(*typed, "data.fold=range(5)")

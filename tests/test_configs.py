@@ -89,6 +89,7 @@ def test_every_option_runs(
     shutil.rmtree(outcome.directory)  # the checkpoints of the large ones would fill a disk
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 @pytest.mark.parametrize("option", ["cifar10", "mnist"])
 def test_the_data_sets_that_need_files_run(compose_config: Compose, data_dir: Path, option: str) -> None:

@@ -20,8 +20,9 @@ TRAIN = load_script("train.py")
 
 @contextmanager
 def signals_restored() -> Iterator[None]:
-    """What a command does about signals is over when it ends."""
+    """What a command does about signals is over when it ends; it begins with Ctrl-C as in a terminal's foreground."""
     handlers = {number: signal.getsignal(number) for number in (*exits.STOP_SIGNALS, signal.SIGINT, signal.SIGHUP)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     finally:

@@ -45,8 +45,10 @@ class StopRequest:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         before = self._before.get(number)
-        if self.is_made and number == signal.SIGINT and callable(before):
-            before(number, frame)
+        if self.is_made and number == signal.SIGINT:
+            if callable(before):
+                before(number, frame)
+            raise KeyboardInterrupt
         self.is_made, self._number = True, number
 
 
