@@ -290,9 +290,15 @@ def test_divergence_is_a_result(compose_config: Compose) -> None:
     assert "diverged" in run(compose_config(*SMALL, "optimizer.lr=1.0e+30", "trainer.precision=32-true"), "").line
 
 
-def test_weights_that_the_last_update_spoilt_are_no_result(compose_config: Compose) -> None:
-    record = read_record(run(compose_config(*SMALL, "optimizer.lr=1.0e+30", "trainer.max_steps=1"), "").directory)
-    assert (record["status"], record["steps"]) == ("diverged", 1)
+def test_weights_that_the_last_update_spoilt_are_no_result(
+    compose_config: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoil(module: Classifier) -> None:
+        next(module.network.parameters()).data[0] = torch.inf
+
+    monkeypatch.setattr(Classifier, "on_train_end", spoil)
+    record = read_record(run(compose_config(*SMALL), "").directory)
+    assert (record["status"], record["steps"]) == ("diverged", 12)
     assert record["divergence"]["train/loss"] == record["metrics"]["train/loss"] > 0
 
 

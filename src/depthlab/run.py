@@ -132,9 +132,9 @@ class _Run:
             self._announce()
             trainer, curves = self._fit(module, data)
             trainer.test(module, datamodule=data, verbose=False)
-            metrics = _final_metrics(module, curves)
-            if not math.isfinite(metrics["train/loss"] or 0.0):  # the last update spoilt the weights
-                raise Diverged(max_steps, finite(curves.latest))
+            # A measured loss may be infinite while batch norm's averages are young: that is no divergence.
+            if not all(bool(parameter.isfinite().all()) for parameter in module.network.parameters()):
+                raise Diverged(max_steps, finite(curves.latest))  # the last update spoilt the weights
         except Diverged as diverged:
             last = {"step": diverged.step, **diverged.last_finite}
             self._close("diverged", diverged.step, divergence=last, metrics=diverged.last_finite)
@@ -146,7 +146,7 @@ class _Run:
         except Exception as error:
             self._close("failed", self.journal.record["steps"], failure={"reason": f"{type(error).__name__}: {error}"})
             raise
-        self._close("finished", max_steps, metrics=metrics)
+        self._close("finished", max_steps, metrics=_final_metrics(module, curves))
         return self._outcome("finished")
 
     def _build(self) -> tuple[ImageDataModule, Classifier]:

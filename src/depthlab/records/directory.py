@@ -45,6 +45,8 @@ def claim(directory: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        with suppress(OSError):
+            _holder_path(directory).unlink(missing_ok=True)
         lock.release()
 
 
