@@ -15,12 +15,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from depthlab.checks import check
-from depthlab.commandline import CONFIGURATION_ERRORS, check_names, explain, multirun_first
+from depthlab.config.check import check
+from depthlab.config.commandline import CONFIGURATION_ERRORS, check_names, explain, multirun_first
 from depthlab.errors import InputError
-from depthlab.job import perform
-from depthlab.records.frozen import freeze
-from depthlab.sweeps import exits
+from depthlab.runs import exits
+from depthlab.runs.frozen import freeze
+from depthlab.runs.process import perform
 
 CONFIG_DIR = Path(__file__).resolve().parent / "configs"
 command = shlex.join(["python", *sys.argv])
@@ -69,7 +69,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return exits.INTERRUPTED
     if frozen is not None:
-        os.execv(sys.executable, [sys.executable, "-P", "-m", "depthlab.job", str(frozen)])
+        os.execv(sys.executable, [sys.executable, "-P", "-m", "depthlab.runs.process", str(frozen)])
     return perform(tree, command) if tree else exits.DONE
 
 

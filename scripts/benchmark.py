@@ -24,17 +24,17 @@ from typing import Any
 
 from rich.console import Console
 
-from depthlab.benchmarks.inputs import compare_inputs
-from depthlab.benchmarks.measure import Comparison
-from depthlab.benchmarks.memory import compare_memory
-from depthlab.benchmarks.settings import Settings
-from depthlab.benchmarks.sides import SideFailed
-from depthlab.benchmarks.startup import measure_startup
-from depthlab.benchmarks.sweep import compare_sweeps
-from depthlab.benchmarks.tables import as_table, as_tree, write_json
-from depthlab.benchmarks.training import compare_with_bare_loop, compare_with_baseline
+from depthlab.config.hardware import Hardware, probe_in_subprocess
 from depthlab.errors import InputError
-from depthlab.hardware import Hardware, probe_in_subprocess
+from depthlab_benchmarks.inputs import compare_inputs
+from depthlab_benchmarks.measure import Comparison
+from depthlab_benchmarks.memory import compare_memory
+from depthlab_benchmarks.settings import Settings
+from depthlab_benchmarks.sides import SideFailed
+from depthlab_benchmarks.startup import measure_startup
+from depthlab_benchmarks.sweep import compare_sweeps
+from depthlab_benchmarks.tables import as_table, as_tree, write_json
+from depthlab_benchmarks.training import compare_with_bare_loop, compare_with_baseline
 
 ROOT = Path(__file__).resolve().parent.parent
 MODES = {

@@ -20,7 +20,7 @@ def main() -> int:
     try:
         options = _parse(sys.argv[1:])
         recorded = read_record(Path(options["run"]))["metrics"]
-        from depthlab.evaluation import evaluate_run  # seconds of imports, after most mistakes
+        from depthlab.runs.evaluate import evaluate_run  # seconds of imports, after most mistakes
 
         data_dir = options.get("data_dir") or os.environ.get("DEPTHLAB_DATA_DIR")
         metrics = evaluate_run(options["run"], data_dir, options.get("accelerator"))

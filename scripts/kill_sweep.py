@@ -90,7 +90,7 @@ def jobs_alive(logs: Path) -> list[int]:
             is_dead = "State:\tZ" in path.with_name("status").read_text()
         except OSError:
             continue
-        if b"depthlab.job" in text and f"{logs}/".encode() in text and not is_dead:
+        if b"depthlab.runs.process" in text and f"{logs}/".encode() in text and not is_dead:
             found.append(int(path.parent.name))
     return found
 

@@ -24,7 +24,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from depthlab.hardware import probe
+from depthlab.config.hardware import probe
 from depthlab.records.checkpoints import checkpoint_path, load_checkpoint
 from depthlab.records.record import find_records, read_record
 

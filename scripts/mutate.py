@@ -1,6 +1,6 @@
 """How many random changes of the code the nearest tests notice: python scripts/mutate.py N [--seed S] [--jobs K]
 
-Draws N places in models, data, training and records, changes each in a copy of the working tree (an operator, a
+AugmentParams N places in models, data, training and records, changes each in a copy of the working tree (an operator, a
 comparison, a constant, a condition turned round, a statement left out) and runs the tests of the changed module
 there, then those of its room, then, with --then, the tests named. Prints the survivors; exit code 1 if there are any.
 """

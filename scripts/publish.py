@@ -11,7 +11,7 @@ from pathlib import Path
 
 from depthlab.errors import InputError
 from depthlab.records.publishing import publish
-from depthlab.report import make_report, print_report
+from depthlab.report.report import make_report, print_report
 
 
 def main() -> int:

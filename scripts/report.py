@@ -12,7 +12,7 @@ from depthlab.errors import InputError
 def main() -> int:
     """The command line; the exit status is 2 where nothing can be reported."""
     arguments = _parse()
-    from depthlab.report import make_report, print_report
+    from depthlab.report.report import make_report, print_report
 
     try:
         report = make_report(

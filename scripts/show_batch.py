@@ -15,11 +15,11 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from depthlab.checks import check
-from depthlab.commandline import CONFIGURATION_ERRORS, check_names, explain
-from depthlab.data.contact import draw_rows
+from depthlab.config.check import check
+from depthlab.config.commandline import CONFIGURATION_ERRORS, check_names, explain
+from depthlab.data.batch_preview import draw_rows
 from depthlab.data.datamodule import Batch
-from depthlab.data.images import Normalization
+from depthlab.data.device_images import Normalization
 from depthlab.errors import InputError
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "configs"
@@ -62,7 +62,7 @@ def _parse() -> argparse.Namespace:
 
 def _batch(overrides: list[str], number: int) -> tuple[Batch, Normalization, tuple[str, ...]]:
     """A batch as a run with these overrides receives it, on the CPU."""
-    from depthlab.build import build_data
+    from depthlab.runs.build import build_data
 
     with initialize_config_dir(config_dir=str(CONFIG_DIR), version_base="1.3"):
         tree = OmegaConf.to_container(compose("train", overrides=overrides), resolve=True)

@@ -9,8 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from depthlab.analysis.readme import draw, fill
 from depthlab.errors import InputError
+from depthlab.report.core.readme_blocks import draw, fill
 
 ROOT = Path(__file__).resolve().parent.parent
 

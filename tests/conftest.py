@@ -13,8 +13,8 @@ from types import ModuleType
 import pytest
 from omegaconf import OmegaConf
 
-from depthlab.checks import check
-from depthlab.schema import TrainConfig
+from depthlab.config.check import check
+from depthlab.config.schema import TrainConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 Compose = Callable[..., TrainConfig]

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import torch
 
-from depthlab.benchmarks.baseline import PilImages, build_loader, build_plain_network, build_transform
-from depthlab.benchmarks.clock import Spans
-from depthlab.benchmarks.measure import Comparison, summarize
-from depthlab.benchmarks.recipe import write_config
-from depthlab.benchmarks.sides import Side, SideFailed
-from depthlab.build import build_data, build_network
-from depthlab.schema import as_dict
+from depthlab.config.schema import as_dict
+from depthlab.runs.build import build_data, build_network
+from depthlab_benchmarks.baseline import PilImages, build_loader, build_plain_network, build_transform
+from depthlab_benchmarks.clock import Spans
+from depthlab_benchmarks.measure import Comparison, summarize
+from depthlab_benchmarks.recipe import write_config
+from depthlab_benchmarks.sides import Side, SideFailed
 
 from .conftest import ROOT, Command, Compose
 
@@ -117,7 +117,7 @@ def test_spans_add_up_by_name() -> None:
 @pytest.mark.slow
 def test_a_side_stands_still_between_its_turns(linux: None, compose_config: Compose, tmp_path: Path) -> None:
     path = write_config(as_dict(compose_config(*RECIPE)), tmp_path)
-    with Side("depthlab.benchmarks.loaders", [str(path), "ours"]) as side:
+    with Side("depthlab_benchmarks.loaders", [str(path), "ours"]) as side:
         assert side.first_step()["first step"] > 0
         for _ in range(2):
             assert comes_to_a_stop(side)
@@ -128,7 +128,7 @@ def test_a_side_stands_still_between_its_turns(linux: None, compose_config: Comp
 @pytest.mark.slow
 def test_a_side_that_fails_says_why() -> None:
     with (
-        Side("depthlab.benchmarks.loaders", ["no-such-file.json", "ours"]) as side,
+        Side("depthlab_benchmarks.loaders", ["no-such-file.json", "ours"]) as side,
         pytest.raises(SideFailed) as failed,
     ):
         side.first_step()

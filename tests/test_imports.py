@@ -64,9 +64,12 @@ RULES: list[tuple[list[str], set[str]]] = [
     (below("depthlab.data", "depthlab.training"), CONFIGURATION),
     (below("depthlab.records"), LIGHTNING | CONFIGURATION),
     ([name for name in below("depthlab.records") if name != "depthlab.records.checkpoints"], {"torch"}),
-    (below("depthlab.analysis", "depthlab.report"), {"torch", "torchvision"} | LIGHTNING | CONFIGURATION),
+    (below("depthlab.report.core", "depthlab.report.report"), {"torch", "torchvision"} | LIGHTNING | CONFIGURATION),
     (below("depthlab.sweeps"), {"torch", "torchvision"} | LIGHTNING),
-    (below("depthlab.build", "depthlab.evaluation", "depthlab.job", "depthlab.hardware"), CONFIGURATION),
+    (
+        below("depthlab.runs.build", "depthlab.runs.evaluate", "depthlab.runs.process", "depthlab.config.hardware"),
+        CONFIGURATION,
+    ),
 ]
 
 
@@ -82,10 +85,10 @@ def test_a_room_does_without_the_libraries_above_it(module: str, forbidden: set[
 def test_hydra_and_omegaconf_appear_where_the_command_is_read_and_nowhere_else() -> None:
     users = {module for module in FILES if top_level(module) & CONFIGURATION}
     allowed = {
-        "depthlab.checks",
-        "depthlab.commandline",
-        "depthlab.run",
-        "depthlab.schema",
+        "depthlab.config.check",
+        "depthlab.config.commandline",
+        "depthlab.runs.run",
+        "depthlab.config.schema",
         *below("depthlab.sweeps", "hydra_plugins"),
     }
     assert users <= allowed
@@ -98,8 +101,10 @@ def test_no_room_imports_a_story(room: str) -> None:
 
 
 def test_training_and_reporting_meet_only_in_files() -> None:
-    assert not reachable("depthlab.run") & set(below("depthlab.report", "depthlab.analysis"))
-    assert not reachable("depthlab.report") & set(below("depthlab.run", "depthlab.training", "depthlab.data"))
+    assert not reachable("depthlab.runs.run") & set(below("depthlab.report.report", "depthlab.report.core"))
+    assert not reachable("depthlab.report.report") & set(
+        below("depthlab.runs.run", "depthlab.training", "depthlab.data")
+    )
 
 
 @pytest.mark.parametrize("room", ["models", "data", "records"])

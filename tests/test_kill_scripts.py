@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from depthlab.records.checkpoints import list_checkpoints, save_checkpoint
-from depthlab.run import run
+from depthlab.runs.run import run
 
 from .conftest import Command, Compose, load_script
-from .runs import SMALL
+from .whole_runs import SMALL
 
 TRIALS = load_script("scripts/kill_trials.py")
 

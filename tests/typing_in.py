@@ -11,7 +11,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 from hydra.core.global_hydra import GlobalHydra
 
-from depthlab.sweeps import exits
+from depthlab.runs import exits
 
 from .conftest import load_script
 

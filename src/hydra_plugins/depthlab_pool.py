@@ -32,7 +32,7 @@ class PoolLauncher(Launcher):
         """
         # Every start of train.py, --help included, imports the plugins: what only a sweep needs is imported here.
         from depthlab.errors import InputError
-        from depthlab.sweeps.launch import launch
+        from depthlab.sweeps.launcher import launch
         from depthlab.sweeps.preflight import Request
         from depthlab.sweeps.settings import check_settings
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from depthlab.config.identity import Identity
 from depthlab.records import journal
-from depthlab.records.identity import Identity
 from depthlab.records.journal import Journal
 from depthlab.records.record import read_record
 

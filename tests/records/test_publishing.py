@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from depthlab.errors import InputError
-from depthlab.records.curves import read_curves
+from depthlab.records.curve_file import read_curves
 from depthlab.records.publishing import publish
 from depthlab.records.record import read_record, write_record
 
-from ..analysis.synthetic import write_diagnostics, write_run
+from ..report.synthetic import write_diagnostics, write_run
 
 COMMANDS = [
     ("python train.py model=resnet20 -m seed=1,2", "python train.py model=resnet20 -m seed=1,2"),

@@ -65,7 +65,7 @@ def work(frozen: dict, plan: dict, directory: Path, stopped: list) -> int:
 
 def start_child(config: dict, dies: bool) -> None:
     """A second process, which dies with this one as those of a DDP job do, or does not."""
-    code = "import time; from depthlab.sweeps.process import die_with_parent as die\n"
+    code = "import time; from depthlab.sweeps.job_process import die_with_parent as die\n"
     code += f"{f'die({os.getpid()})' if dies else 'pass'}; print('ready', flush=True); time.sleep(60)"
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert child.stdout is not None

@@ -12,8 +12,8 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from depthlab.hardware import Hardware
-from depthlab.sweeps.launch import launch
+from depthlab.config.hardware import Hardware
+from depthlab.sweeps.launcher import launch
 from depthlab.sweeps.preflight import Request
 from depthlab.sweeps.settings import Settings
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from depthlab.commandline import check_names
+from depthlab.config.commandline import check_names
 from depthlab.errors import InputError
 
 from ..conftest import ROOT, Command

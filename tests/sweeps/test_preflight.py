@@ -99,13 +99,13 @@ def test_a_continuation_takes_the_time_of_the_steps_that_are_left(logs, capfd):
 
 def test_too_little_space_is_said(logs, capfd, monkeypatch):
     assert sweep(logs.path, *seeds(1)) == 0
-    monkeypatch.setattr("depthlab.sweeps.tables.free_bytes", lambda directory: 1_000_000)
+    monkeypatch.setattr("depthlab.sweeps.sweep_tables.free_bytes", lambda directory: 1_000_000)
     assert sweep(logs.path, *seeds(2, more="dry_run=true")) == 0
     assert "has too little space. Free some" in capfd.readouterr().out
 
 
 def test_many_jobs_are_announced(logs, capfd, monkeypatch):
-    monkeypatch.setattr("depthlab.sweeps.launch.MANY", 3)
+    monkeypatch.setattr("depthlab.sweeps.launcher.MANY", 3)
     assert sweep(logs.path, *seeds(1, 2, 3, more="dry_run=true")) == 0
     assert capfd.readouterr().out.startswith("checking 3 jobs\n")
 

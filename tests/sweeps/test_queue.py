@@ -9,7 +9,7 @@ import pytest
 from depthlab.records.directory import claim
 from depthlab.records.record import read_record
 from depthlab.sweeps.device_locks import DeviceLocks
-from depthlab.sweeps.view import Lines
+from depthlab.sweeps.live_view import Lines
 
 from .stub_sweep import seeds, start_sweep, sweep, wait_for
 

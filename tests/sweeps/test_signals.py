@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from depthlab.job import FIRST_PROCESS
 from depthlab.records.record import read_record
+from depthlab.runs.process import FIRST_PROCESS
 
 from .stub_sweep import seeds, start_sweep, wait_for
 
@@ -65,7 +65,7 @@ def test_a_process_of_a_run_whose_first_one_is_gone_ends():
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     environment = {**os.environ, "LOCAL_RANK": "1", FIRST_PROCESS: str(gone.pid)}
-    command = [sys.executable, "-m", "depthlab.job", "any.json"]
+    command = [sys.executable, "-m", "depthlab.runs.process", "any.json"]
     orphan = subprocess.run(command, env=environment, timeout=60, check=False)
     assert orphan.returncode == -signal.SIGKILL
 

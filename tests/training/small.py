@@ -11,9 +11,9 @@ from lightning.pytorch import Trainer
 from torch import nn
 
 from depthlab.data.datamodule import Batch
-from depthlab.training.classifier import Classifier
-from depthlab.training.optimizers import build_sgd
-from depthlab.training.schedules import Schedule
+from depthlab.optim.optimizers import build_sgd
+from depthlab.optim.schedules import Schedule
+from depthlab.training.module import Classifier
 
 LR_OF_STEP = [0.5, 0.25, 0.125, 0.0625]
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from depthlab.errors import InputError
-from depthlab.evaluation import evaluate_run
-from depthlab.records.curves import read_curves
+from depthlab.records.curve_file import read_curves
 from depthlab.records.record import read_record
-from depthlab.run import run
+from depthlab.runs.evaluate import evaluate_run
+from depthlab.runs.run import run
 from depthlab.training.compiling import CACHE_VARIABLE, compile_training
 
 from ..conftest import Compose
-from ..runs import SMALL, stop_after, weights
+from ..whole_runs import SMALL, stop_after, weights
 from . import small
 
 NEEDS_COMPILER = pytest.mark.skipif(

@@ -16,19 +16,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from depthlab import callbacks
-from depthlab.build import build_data
 from depthlab.data.datamodule import ImageDataModule
-from depthlab.evaluation import load_run
 from depthlab.models import cifar_net
 from depthlab.records.arrays import load_arrays, write_arrays
 from depthlab.records.checkpoints import list_checkpoints, load_checkpoint
 from depthlab.records.record import read_record
-from depthlab.run import run
-from depthlab.training import gradients
-from depthlab.training.diagnostics import Predictions
-from depthlab.training.gradients import GradientNorms, gradient_norms, layers_3x3, probe_steps, probed_layers
-from depthlab.training.saving import Checkpoints
+from depthlab.runs import callbacks
+from depthlab.runs.build import build_data
+from depthlab.runs.evaluate import load_run
+from depthlab.runs.run import run
+from depthlab.training.callbacks import gradient_norms as gradients
+from depthlab.training.callbacks.checkpointing import Checkpoints
+from depthlab.training.callbacks.diagnostics import Predictions
+from depthlab.training.callbacks.gradient_norms import (
+    GradientNorms,
+    gradient_norms,
+    layers_3x3,
+    probe_steps,
+    probed_layers,
+)
 
 from ..conftest import Compose
 from .small import classifier, trainer

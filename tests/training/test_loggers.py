@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from depthlab.errors import InputError
-from depthlab.records.curves import read_curves
+from depthlab.records.curve_file import read_curves
 from depthlab.training.loggers import build_loggers, check_loggers, flush_loggers
 
 

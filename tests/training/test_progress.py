@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from depthlab.training import progress
-from depthlab.training.curves import CurveLog
-from depthlab.training.progress import ProgressView, clock
+from depthlab.training.callbacks import progress
+from depthlab.training.callbacks.metric_logger import MetricLogger
+from depthlab.training.callbacks.progress import ProgressView, clock
 
 from .small import classifier, trainer
 
@@ -19,7 +19,7 @@ def test_speed_and_time_left_follow_from_the_steps_after_the_first(
 ) -> None:
     now = 1000.0
     monkeypatch.setattr(progress.time, "monotonic", lambda: now)
-    module, curves = classifier(), CurveLog(1, 100, 100, 10)
+    module, curves = classifier(), MetricLogger(1, 100, 100, 10)
     curves.latest = {"train/loss": 1.5, "train/err": 42.0}
     view = ProgressView("net seed 1", tmp_path, max_steps=100, images_per_step=10, curves=curves)
     module.step = 20  # a continuation
@@ -42,7 +42,7 @@ def test_the_file_is_written_each_second_and_a_line_each_half_minute(
     now = 1000.0
     monkeypatch.setattr(progress.time, "monotonic", lambda: now)
     module = classifier()
-    view = ProgressView("net", tmp_path, max_steps=999, images_per_step=10, curves=CurveLog(1, 100, 100, 10))
+    view = ProgressView("net", tmp_path, max_steps=999, images_per_step=10, curves=MetricLogger(1, 100, 100, 10))
     view.on_train_start(trainer(), module)
     written = []
     for module.step in range(1, 161):

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from depthlab.data.stream import LOW_32_BITS, Draws, TrainStream
+from depthlab.data.train_stream import LOW_32_BITS, AugmentParams, TrainStream
 
 # Zhong et al. 2020, section 4: the erased part of the area, and its shape; their values for CIFAR.
 ERASED_AREA = (0.02, 0.4)
@@ -85,7 +85,7 @@ class Box(NamedTuple):
 class Held(Protocol):
     """Images in memory or on disk, as a batch is made of them."""
 
-    def train_batch(self, draws: Draws, factors: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def train_batch(self, draws: AugmentParams, factors: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See `DeviceImages.train_batch`."""
 
 
@@ -99,7 +99,7 @@ class Augmenter:
     width: int
     device: torch.device
 
-    def batch(self, held: Held, draws: Draws, number: int) -> Mixed:
+    def batch(self, held: Held, draws: AugmentParams, number: int) -> Mixed:
         """Batch `number`: jittered as bytes, cropped, mirrored, normalised, then erased, then mixed."""
         on = self.augmentation
         factors = torch.stack(self._draw(number, jitter_factors, on.color_jitter), dim=1) if on.color_jitter else None
@@ -124,7 +124,7 @@ class Augmenter:
         """What `draw` says of the positions of a batch."""
         stream = self.stream
         whole = partial(_epoch, draw, arguments, stream.seed, num_images=stream.num_images, device=self.device)
-        parts = [[values[start:stop] for values in whole(epoch)] for epoch, start, stop in stream.stretches(number)]
+        parts = [[values[start:stop] for values in whole(epoch)] for epoch, start, stop in stream.epoch_slices(number)]
         return tuple(parts[0]) if len(parts) == 1 else tuple(torch.cat(pair) for pair in zip(*parts, strict=True))
 
 

@@ -13,13 +13,13 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from depthlab.data.augment import OFF, Augmentation, Augmenter
-from depthlab.data.files import FileImages
-from depthlab.data.folders import ImageFolder
-from depthlab.data.images import DeviceImages, fit_normalization
+from depthlab.data.device_images import DeviceImages, fit_normalization
+from depthlab.data.image_files import FileImages
+from depthlab.data.image_folders import ImageFolder
 from depthlab.data.selection import Selection, choose_classes
 from depthlab.data.sources import SOURCES, Labelled, fingerprint
-from depthlab.data.stream import Draws, TrainStream
-from depthlab.data.streaming import StreamedImages
+from depthlab.data.streamed_images import StreamedImages
+from depthlab.data.train_stream import AugmentParams, TrainStream
 from depthlab.errors import InputError
 
 SPLITS = ("train", "val", "test")
@@ -243,7 +243,7 @@ class ImageDataModule(LightningDataModule):
             held.prefetch(np.arange(*self.share(stop, min(2 * stop - start, len(held)))))
         return Batch(images, labels, split)
 
-    def _needed(self, draws: Draws) -> Draws:
+    def _needed(self, draws: AugmentParams) -> AugmentParams:
         """This process's part of a batch; all of it where an image may be mixed with one of another part."""
         return draws.part(*self.share(0, len(draws.flip))) if self.augmentation.is_off else draws
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from depthlab.data.files import Images, subset
+from depthlab.data.image_files import Images, subset
 from depthlab.data.sources import ImageSource, Labelled
 from depthlab.data.splits import stratified_fold, stratified_split, take_per_class
 from depthlab.errors import InputError

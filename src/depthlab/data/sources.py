@@ -18,7 +18,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from depthlab.data.files import FileImages, Images, chunks
+from depthlab.data.image_files import FileImages, Images, chunks
 from depthlab.data.splits import stratified_split
 from depthlab.errors import InputError
 

@@ -8,16 +8,16 @@ from torch import nn
 
 from depthlab.models.blocks import BasicBlock, Bottleneck, PreActivationBlock, ZeroPadShortcut
 from depthlab.models.counts import count_macs, count_params
+from depthlab.models.dense import Dense
 from depthlab.models.freezing import freeze
-from depthlab.models.fully_connected import Dense
 from depthlab.models.resnet import ResNet, cifar_net, imagenet_net, wide_net
 from depthlab.models.streams import RGBL, TwoStream
 from depthlab.models.weights import download_weights, load_weights, read_weights
 
 
 def densenet(**arguments: Any) -> nn.Module:
-    """A `depthlab.models.densely_connected.DenseNet`; imported with the first one, as torchvision is."""
-    from depthlab.models.densely_connected import DenseNet
+    """A `depthlab.models.densenet.DenseNet`; imported with the first one, as torchvision is."""
+    from depthlab.models.densenet import DenseNet
 
     return DenseNet(**arguments)
 

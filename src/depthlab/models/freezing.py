@@ -9,10 +9,10 @@ from torch import nn
 from depthlab.models.streams import TwoStream
 
 
-class HeldBatchNorm2d(nn.BatchNorm2d):
+class FrozenBatchNorm2d(nn.BatchNorm2d):
     """Batch norm of a frozen part: it uses its averages and keeps them, whatever mode the network is put into."""
 
-    def train(self, mode: bool = True) -> HeldBatchNorm2d:
+    def train(self, mode: bool = True) -> FrozenBatchNorm2d:
         """Stays in evaluation mode."""
         return super().train(False)
 
@@ -50,7 +50,7 @@ def freeze(network: nn.Module, what: str) -> None:
             part.requires_grad_(False)
             for module in part.modules():
                 if isinstance(module, nn.BatchNorm2d):
-                    module.__class__ = HeldBatchNorm2d
+                    module.__class__ = FrozenBatchNorm2d
                     module.eval()
 
 

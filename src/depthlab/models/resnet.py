@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from depthlab.models.activation_checkpointing import recomputed
 from depthlab.models.blocks import BlockPlan, conv3x3
-from depthlab.models.noise import Dropout, Noise, StochasticDepth, survival_probabilities
-from depthlab.models.recomputation import recomputed
+from depthlab.models.counter_rng import CounterRNG, Dropout, DropPath, keep_probabilities
 
-# Blocks in each stage of the ImageNet networks (Table 1 of the paper), and the kind of block from that depth on.
+# StepChunks in each stage of the ImageNet networks (Table 1 of the paper), and the kind of block from that depth on.
 IMAGENET_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 FIRST_BOTTLENECK_DEPTH = 50
 IMAGENET_WIDTHS = (64, 128, 256, 512)
@@ -108,7 +108,7 @@ class ResNet(nn.Module):
 
     def _regularize(self, dropout: float, stochastic_depth: float, residual: bool) -> None:
         """After the weights are drawn, so that they do not depend on it."""
-        self.noise = Noise() if dropout or stochastic_depth else None
+        self.noise = CounterRNG() if dropout or stochastic_depth else None
         self.dropout: nn.Module = nn.Identity()
         if self.noise is not None and dropout:
             self.dropout = Dropout(dropout, self.noise)
@@ -116,8 +116,8 @@ class ResNet(nn.Module):
             if not residual:
                 raise ValueError(f"stochastic_depth={stochastic_depth}: a plain network has no shortcuts")
             blocks = [block for name in self.stage_names for block in self.get_submodule(name).children()]
-            for idx, survival in enumerate(survival_probabilities(len(blocks), stochastic_depth)):
-                blocks[idx].survival = StochasticDepth(survival, self.noise, idx)
+            for idx, survival in enumerate(keep_probabilities(len(blocks), stochastic_depth)):
+                blocks[idx].survival = DropPath(survival, self.noise, idx)
 
 
 def _stem_convolution(stem: str, in_channels: int, channels: int) -> nn.Conv2d:

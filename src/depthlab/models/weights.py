@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from depthlab.errors import InputError
+from depthlab.models.counter_rng import CounterRNG
 from depthlab.models.freezing import classifier_prefixes, streams
-from depthlab.models.noise import Noise
 
 State = dict[str, Tensor]
 MOST_NAMED = 3  # keys in a message
@@ -112,7 +112,7 @@ def load_weights(network: nn.Module, state: State, source: str, drop_classifier:
 
 
 def _noise_prefixes(network: nn.Module) -> tuple[str, ...]:
-    return tuple(f"{name}." for name, module in network.named_modules() if isinstance(module, Noise))
+    return tuple(f"{name}." for name, module in network.named_modules() if isinstance(module, CounterRNG))
 
 
 def _differences(expected: Mapping[str, torch.Size], found: Mapping[str, torch.Size]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from depthlab.records.files import replacing
+from depthlab.records.atomic_files import replacing
 
 FOLDER = "diagnostics"
 

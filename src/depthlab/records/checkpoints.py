@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from depthlab.errors import InputError
-from depthlab.records.files import replacing
+from depthlab.records.atomic_files import replacing
 
 FOLDER = "checkpoints"
 KEEP = 2

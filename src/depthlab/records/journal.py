@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
+from depthlab.config.identity import Identity
 from depthlab.records.environment import git_state, versions
-from depthlab.records.identity import Identity
 from depthlab.records.record import write_record
 
 # What makes a continuation worth a word: it goes on under something else than the stretch before.

@@ -10,8 +10,8 @@ from typing import Any
 
 from depthlab.errors import InputError
 from depthlab.records.arrays import arrays_path, load_arrays, write_arrays
-from depthlab.records.curves import COLUMNS, Curves, read_curves
-from depthlab.records.curves import FILE_NAME as CURVES_NAME
+from depthlab.records.curve_file import COLUMNS, Curves, read_curves
+from depthlab.records.curve_file import FILE_NAME as CURVES_NAME
 from depthlab.records.record import find_records, read_record, write_record
 
 MAX_POINTS = 2000  # of each curve

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from depthlab.errors import InputError
-from depthlab.records.files import replacing
+from depthlab.records.atomic_files import replacing
 
 VERSION = 1
 STATUSES = ("running", "finished", "failed", "diverged")

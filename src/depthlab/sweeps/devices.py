@@ -6,8 +6,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from depthlab.config.hardware import Hardware
 from depthlab.errors import InputError
-from depthlab.hardware import Hardware
 from depthlab.sweeps.device_locks import DeviceLocks, runtime_folder
 
 

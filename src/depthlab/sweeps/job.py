@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from depthlab.records.identity import REPETITION, Identity
-from depthlab.schema import TrainConfig
+from depthlab.config.identity import REPETITION, Identity
+from depthlab.config.schema import TrainConfig
 from depthlab.sweeps.devices import Lease
-from depthlab.sweeps.process import Process
+from depthlab.sweeps.job_process import Process
 
 
 class State(StrEnum):

@@ -13,14 +13,14 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from depthlab.checks import check
+from depthlab.config.check import check
+from depthlab.config.hardware import Hardware, resolve
+from depthlab.config.identity import flatten, identify, name_repetition
+from depthlab.config.schema import TrainConfig, as_dict
 from depthlab.errors import InputError
-from depthlab.hardware import Hardware, resolve
-from depthlab.records.identity import flatten, identify, name_repetition
-from depthlab.records.weights import by_content, find_weights
-from depthlab.schema import TrainConfig, as_dict
+from depthlab.records.weight_files import find_weights, hash_weights
 from depthlab.sweeps.job import Entry, Job, labels
-from depthlab.sweeps.standing import standing, steps_done
+from depthlab.sweeps.run_status import run_status, steps_done
 
 SHOWN = 5  # mistakes; a wrong word in the command line is usually wrong in every job
 
@@ -58,7 +58,7 @@ def examine(jobs: Sequence[Job]) -> list[Entry]:
         InputError: a record that is there cannot be read.
     """
     return [
-        Entry(job, standing(job, repeat=job.config.rerun), steps_before=0 if job.config.rerun else steps_done(job))
+        Entry(job, run_status(job, repeat=job.config.rerun), steps_before=0 if job.config.rerun else steps_done(job))
         for job in jobs
     ]
 
@@ -111,7 +111,7 @@ def _as_jobs(requests: Sequence[Request], configs: Sequence[TrainConfig]) -> lis
     named = labels([request.overrides for request in requests], names)
     jobs = []
     for idx, (request, config, label) in enumerate(zip(requests, configs, named, strict=True)):
-        identity = identify(by_content(flatten(as_dict(config))), config.trainer.devices)
+        identity = identify(hash_weights(flatten(as_dict(config))), config.trainer.devices)
         directory = Path(config.paths.log_dir) / config.name / identity.directory
         command = shlex.join(["python", "train.py", *request.overrides])
         jobs.append(Job(idx, label, command, config, identity, directory))

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from depthlab.errors import InputError
-from depthlab.training.classifier import Classifier
+from depthlab.training.module import Classifier
 
 CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 CPP_COMPILERS = ("g++", "clang++", "c++")

@@ -11,7 +11,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from depthlab.errors import InputError
-from depthlab.records.curves import CurveFile
+from depthlab.records.curve_file import CurveFile
 
 
 class CurveFileLogger(Logger):

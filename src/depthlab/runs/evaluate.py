@@ -1,0 +1,110 @@
+"""From a run's directory back to its network, its data and its numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from depthlab.config.check import check
+from depthlab.config.hardware import probe, resolve
+from depthlab.config.schema import TrainConfig
+from depthlab.data.datamodule import ImageDataModule
+from depthlab.errors import InputError
+from depthlab.records.checkpoints import checkpoint_path, list_checkpoints, load_checkpoint
+from depthlab.records.record import read_record
+from depthlab.runs.build import build_classifier, build_data, build_network, build_trainer
+from depthlab.training.callbacks.metric_logger import eval_metrics
+
+# More than any data set has; a record with a larger number is damaged or means harm.
+MOST_CLASSES = 100_000
+
+
+def load_run(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The network of a run with its last weights, in evaluation mode on the CPU, and the run's record.
+
+    Nothing in the directory can make this run code: the configuration chooses among our own networks by name,
+    and the checkpoint is loaded as tensors and plain data.
+
+    Raises:
+        InputError: `path` is not a run's directory, or its checkpoint is missing, damaged or of another network.
+    """
+    directory = Path(path)
+    record = read_record(directory)
+    height, width, channels, num_classes = _sizes(record["data"], directory)
+    network = build_network(check(record["config"]), channels, num_classes, (height, width))
+    load_weights(network, directory, record)
+    return network.eval(), record
+
+
+def _sizes(data: dict[str, Any], directory: Path) -> tuple[int, int, int, int]:
+    """Height, width, channels and classes as the record names them, if these are numbers that a network can have."""
+    shape, num_classes = data.get("image_shape"), data.get("num_classes")
+    sizes = [*shape, num_classes] if isinstance(shape, list) else []
+    if len(sizes) != 4 or not all(type(size) is int and 0 < size <= MOST_CLASSES for size in sizes):
+        raise InputError(f"{directory}: its record does not say for which images the network is.")
+    return sizes[0], sizes[1], sizes[2], sizes[3]
+
+
+def load_weights(network: nn.Module, directory: Path, record: dict[str, Any]) -> None:
+    """Put the weights of a run's last step into `network`, all of them or none."""
+    checkpoint = checkpoint_path(directory, record["steps"])
+    if not checkpoint.exists():
+        found = ", ".join(path.name for path in list_checkpoints(directory)) or "none"
+        raise InputError(
+            f"{directory} has no checkpoint of its last step ({checkpoint.name}); there is: {found}. "
+            "The run's command with rerun=true makes it again."
+        )
+    content = load_checkpoint(checkpoint)
+    try:
+        network.load_state_dict(content["network"])
+    except RuntimeError as error:
+        reason = " ".join(str(error).split()[:40])
+        raise InputError(f"{checkpoint} holds another network than {directory.name} names: {reason} ...") from None
+
+
+def evaluate_run(path: str | Path, data_dir: str | None = None, accelerator: str | None = None) -> dict[str, float]:
+    """Measure every split again with a run's last weights, as the end of the run did.
+
+    Args:
+        path: the run's directory.
+        data_dir: where the data lie, if not where they were.
+        accelerator: on which device, if not on the kind that the run used.
+
+    Returns:
+        Metrics by name, such as "test/err" in percent.
+    """
+    directory = Path(path)
+    record = read_record(directory)
+    config = check(record["config"])
+    _adapt(config, record, data_dir, accelerator)
+    data = build_data(config)
+    _check_same_data(data, record)
+    height, width, channels = data.image_shape
+    network = build_network(config, channels, len(data.classes), (height, width))
+    load_weights(network, directory, record)
+    module = build_classifier(config, network)
+    build_trainer(config.trainer, None, [], []).test(module, datamodule=data, verbose=False)
+    return eval_metrics(module)
+
+
+def _adapt(config: TrainConfig, record: dict[str, Any], data_dir: str | None, accelerator: str | None) -> None:
+    """One process, the run's precision, and its number of threads, on which the order of sums depends."""
+    if data_dir:
+        config.paths.data_dir = data_dir
+    config.trainer.devices = 1
+    config.trainer.strategy = "auto"
+    config.trainer.profiler = None
+    config.trainer.accelerator = accelerator or config.trainer.accelerator
+    config.trainer = resolve(config.trainer, probe())
+    torch.set_num_threads(int(record["num_threads"]))
+
+
+def _check_same_data(data: ImageDataModule, record: dict[str, Any]) -> None:
+    expected = record["data"].get("fingerprint")
+    if expected is not None and data.fingerprint() != expected:
+        raise InputError(
+            f"{data.name} is not what the run saw: its fingerprint is {data.fingerprint()}, the record's {expected}."
+        )

@@ -1,0 +1,45 @@
+"""How a run ended, in a line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from depthlab.config.identity import name_repetition
+from depthlab.config.schema import TrainConfig
+from depthlab.records.record import FILE_NAME, read_record
+from depthlab.training.callbacks.progress import clock
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: "finished", "diverged", "interrupted" or "planned"; a line that says so; its directory."""
+
+    status: str
+    line: str
+    directory: Path
+
+
+def planned(config: TrainConfig, directory: Path) -> Outcome:
+    """What a run would do, and where."""
+    status = read_record(directory)["status"] if (directory / FILE_NAME).exists() else "not started"
+    trainer, repetition = config.trainer, name_repetition(config.seed, config.data.fold)
+    line = (
+        f"{config.model.name} {repetition}: {trainer.max_steps:,} steps on {config.data.name}, "
+        f"{trainer.devices} x {trainer.accelerator}, {trainer.precision} -> {directory} ({status})"
+    )
+    return Outcome("planned", line, directory)
+
+
+def describe(record: dict[str, Any], directory: Path) -> str:
+    """A record's run, how far it came and where it lies."""
+    repetition = name_repetition(record["seed"], record["config"].get("data", {}).get("fold"))
+    title, steps = f"{record['model'].get('name', '-')} {repetition}", f"{record['steps']:,} steps"
+    if record["status"] == "running":
+        return f"{title}: stopped after {steps}; the same command continues it -> {directory}"
+    after = f"after {steps}, {clock(record.get('wall_seconds') or 0)} -> {directory}"
+    if record["status"] == "diverged":
+        return f"{title}: diverged {after}"
+    error = record["metrics"].get("test/err")
+    return f"{title}: test error {'-' if error is None else f'{error:.2f} %'} {after}"

@@ -1,0 +1,67 @@
+"""The command line of one run whose configuration is composed already: python -m depthlab.runs.process CONFIG.json
+
+Sweeps start one such process for each run, and data-parallel training one for each device.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from depthlab.errors import InputError
+from depthlab.records.directory import Held
+from depthlab.runs import exits
+from depthlab.runs.parent import die_with_parent
+
+FIRST_PROCESS = "DEPTHLAB_FIRST_PROCESS"  # the number of the one that starts the others of a data-parallel run
+
+
+def perform(tree: dict[str, object], command: str, directory: str | None = None) -> int:
+    """Check a resolved configuration, run it, print its line; the exit code of the process.
+
+    `directory` is the name that the run's directory had when the configuration was frozen.
+    """
+    from depthlab.config.check import check
+
+    exits.stop_when_asked()  # until the first step and after the last one the checkpoints that there are suffice
+    try:
+        config = check(tree)
+        from depthlab.runs.run import run  # torch and Lightning take seconds to import; mistakes are found before
+
+        outcome = run(config, command, directory)
+    except Held as error:
+        print(f"error: {error}", file=sys.stderr)
+        return exits.HELD
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return exits.MISTAKE
+    except OSError as error:  # no space left, for one; the checkpoints there are stay as they are
+        print(f"error: {error}. The same command goes on from the last checkpoint.", file=sys.stderr)
+        return exits.FAILED
+    if outcome.line:
+        print(outcome.line, flush=True)
+    return exits.CONTINUE_ME if outcome.status == "interrupted" else exits.DONE
+
+
+def main() -> int:
+    """Run the configuration file named on the command line."""
+    if len(sys.argv) != 2:
+        print(__doc__, file=sys.stderr)
+        return exits.MISTAKE
+    if os.environ.get("LOCAL_RANK", "0") != "0" and FIRST_PROCESS in os.environ:
+        die_with_parent(int(os.environ[FIRST_PROCESS]))  # which alone is told to stop
+    # Lightning starts the other processes of a run with this environment.
+    os.environ.update({FIRST_PROCESS: str(os.getpid()), "PYTHONSAFEPATH": "1"})
+    try:
+        frozen = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+        tree, command, directory = frozen["config"], frozen["command"], frozen.get("directory")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        print(f"error: {sys.argv[1]} is not a frozen configuration ({error}).", file=sys.stderr)
+        return exits.MISTAKE
+    return perform(tree, command, directory)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""One sweep, top to bottom: check every job, say what will happen, freeze, run the queue, sum up."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from depthlab.config.hardware import Hardware, probe_in_subprocess
+from depthlab.runs import exits
+from depthlab.sweeps.devices import Devices, find_devices
+from depthlab.sweeps.job import RESULTS, Entry
+from depthlab.sweeps.live_view import Lines, LiveTable, readers_may_leave, remaining
+from depthlab.sweeps.preflight import Request, check_all, examine, freeze
+from depthlab.sweeps.queue import Command, Pool
+from depthlab.sweeps.runtime_estimate import Estimates, read_estimates
+from depthlab.sweeps.settings import Settings
+from depthlab.sweeps.sweep_tables import plan_lines, print_outcome
+
+MANY = 50  # jobs, which take ten seconds to check
+PLAIN_WIDTH = 160  # of tables where there is no terminal to measure
+
+
+def job_command(frozen: Path) -> list[str]:
+    """The command line of one job."""
+    return [
+        sys.executable,
+        "-P",
+        "-m",
+        "depthlab.runs.process",
+        str(frozen),
+    ]  # -P: nothing is imported from where one stands
+
+
+def launch(
+    requests: Sequence[Request],
+    sweep_dir: Path,
+    settings: Settings,
+    command: Command = job_command,
+    probe: Callable[[], Hardware] = probe_in_subprocess,
+) -> int:
+    """Run a sweep; the exit code.
+
+    Args:
+        requests: the jobs, as composed.
+        sweep_dir: where frozen configurations and logs go, in a folder of this launch.
+        settings: jobs at a time, what to do about failures.
+        command: the command line of a job, from its frozen configuration.
+        probe: what this machine computes on.
+
+    Raises:
+        InputError: something in the jobs is wrong; none was started.
+    """
+    exits.stop_when_asked(also=(signal.SIGHUP,))
+    console = _console()
+    if len(requests) >= MANY:
+        with readers_may_leave(console):
+            console.print(f"checking {len(requests)} jobs", highlight=False)
+    hardware = probe()
+    jobs, repeated = check_all(requests, hardware)
+    entries = examine(jobs)
+    waiting = [entry for entry in entries if entry.state not in RESULTS]
+    devices = find_devices(hardware, _wanted(waiting), settings.jobs_per_device)
+    known = read_estimates(Path(jobs[0].config.paths.log_dir))
+    num_places = sum(kind.num_places for kind in devices.values())
+    lines = [*repeated, *plan_lines(entries, known, num_places)]
+    with readers_may_leave(console):
+        for line in lines:
+            console.print(line, soft_wrap=True, markup=False, highlight=False)
+    if any(job.config.dry_run for job in jobs):
+        return exits.DONE
+    folder, stopped_by = None, None
+    if waiting:
+        folder = freeze(waiting, sweep_dir, {kind: each.num_threads for kind, each in devices.items()})
+        stopped_by = _run(console, entries, devices, settings, folder, command, known)
+    with readers_may_leave(console):
+        print_outcome(console, entries, folder)
+    return _exit_code(entries, stopped_by)
+
+
+def _run(
+    console: Console,
+    entries: Sequence[Entry],
+    devices: dict[str, Devices],
+    settings: Settings,
+    folder: Path,
+    command: Command,
+    known: Estimates,
+) -> int | None:
+    """Run what waits; the signal that stopped it, if one did."""
+    num_places = sum(kind.num_places for kind in devices.values())
+    view = (LiveTable if _can_draw(console) else Lines)(
+        console, remaining(known, num_places), 1 + max(entry.job.idx for entry in entries)
+    )
+    try:
+        pool = Pool(entries, devices, settings, folder, command, view)
+        pool.run()
+        return pool.stopped_by
+    finally:
+        if isinstance(view, LiveTable):
+            view.close()
+
+
+def _can_draw(console: Console) -> bool:
+    # rich takes a file for a terminal where FORCE_COLOR is set
+    return console.is_terminal and console.file.isatty() and not console.is_dumb_terminal
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=PLAIN_WIDTH)
+
+
+def _wanted(entries: Sequence[Entry]) -> dict[str, int]:
+    """How many processes there are to run, by accelerator."""
+    wanted: dict[str, int] = {}
+    for entry in entries:
+        wanted[entry.job.accelerator] = wanted.get(entry.job.accelerator, 0) + entry.job.num_devices
+    return wanted
+
+
+def _exit_code(entries: Sequence[Entry], stopped_by: int | None) -> int:
+    if all(entry.state in RESULTS for entry in entries):
+        return exits.DONE
+    if stopped_by is None:
+        return exits.FAILED
+    return exits.INTERRUPTED if stopped_by == signal.SIGINT else exits.CONTINUE_ME

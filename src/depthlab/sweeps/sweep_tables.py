@@ -1,0 +1,134 @@
+"""What is printed before a sweep and after it: the plan, the results, the failures."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from depthlab.config.identity import name_repetition
+from depthlab.records.directory import holder
+from depthlab.records.record import FILE_NAME, read_record
+from depthlab.sweeps.job import RESULTS, Entry, State
+from depthlab.sweeps.live_view import clock
+from depthlab.sweeps.run_status import results
+from depthlab.sweeps.runtime_estimate import Estimates, free_bytes, sweep_seconds
+
+METRICS = ("test/err", "val/err", "train/err")
+Record = dict[str, Any]
+
+
+def plan_lines(entries: Sequence[Entry], known: Estimates, num_places: int) -> Iterator[str]:
+    """What each job is about to do, the disk space and the time: everything that is known before the start."""
+    for entry in entries:
+        yield f"{entry.job.label}: {_intention(entry)} -> {entry.job.directory}"
+    waiting = [entry for entry in entries if entry.state not in RESULTS]
+    if not waiting:
+        yield f"all {len(entries)} jobs are done: nothing to train"
+        return
+    times = [known.job_seconds(entry) for entry in waiting]
+    seconds = sweep_seconds([time or 0.0 for time in times], [entry.job.num_devices for entry in waiting], num_places)
+    sizes = [known.job_bytes(entry.job) for entry in waiting]
+    needed = sum(size or 0 for size in sizes)
+    free = free_bytes(entries[0].job.directory)
+    yield f"{len(waiting)} of {len(entries)} jobs to run, {num_places} at a time"
+    yield f"time: {_as_far_as_known(times, clock(seconds))}"
+    yield f"disk: {_size(free)} free, checkpoints need {_as_far_as_known(sizes, _size(needed))}"
+    if needed > free:
+        yield f"warning: {entries[0].job.directory.parent} has too little space. Free some, or set paths.log_dir=..."
+
+
+def results_table(entries: Sequence[Entry]) -> Table:
+    """One row a recipe: runs that differ in seed and fold alone, their errors as mean ± sample standard deviation."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("model", "data", "runs", *(f"{name} %" for name in METRICS), "diverged"):
+        table.add_column(name, justify="left" if name in ("model", "data") else "right")
+    for recipe, records in _by_recipe(entries).items():
+        finished = [record for record in records if record["status"] == "finished"]
+        cells = [_mean(finished, name) for name in METRICS]
+        diverged = len(records) - len(finished)
+        table.add_row(
+            Text(recipe[0]), str(records[0]["data"].get("name", "-")), str(len(finished)), *cells, str(diverged or "-")
+        )
+    return table
+
+
+def print_outcome(console: Console, entries: Sequence[Entry], folder: Path | None) -> None:
+    """The table of results, then what failed, why, and the last lines of its log."""
+    if any(entry.state in RESULTS for entry in entries):
+        console.print()
+        console.print(results_table(entries))
+    failed = [entry for entry in entries if entry.state not in RESULTS]
+    if not failed:
+        return
+    _say(console, f"\n{len(failed)} of {len(entries)} jobs did not finish; the same command continues them.")
+    for entry in failed:
+        state = "not started" if entry.state is State.WAITING else entry.state
+        _say(console, f"  {entry.job.label}: {state}{': ' if entry.reason else ''}{entry.reason}")
+        for line in entry.tail if entry.state is State.FAILED else []:
+            _say(console, f"      {line}")
+    if folder is not None:
+        _say(console, f"Logs: {folder / 'jobs'}")
+
+
+def _intention(entry: Entry) -> str:
+    if entry.state is State.HELD:
+        return f"held by {holder(entry.job.directory)}"
+    if not (entry.job.directory / FILE_NAME).exists():
+        return "new"
+    record = read_record(entry.job.directory)
+    if entry.state is State.FINISHED:
+        return f"already finished, test error {_percent(record)}"
+    if entry.state is State.DIVERGED:
+        return f"already diverged after {record['steps']:,} steps"
+    if entry.job.config.rerun and record["status"] in ("finished", "diverged"):
+        return f"{record['status']}, to be moved aside and repeated (rerun=true)"
+    return f"unfinished ({record['status']}, {record['steps']:,} steps), to be continued"
+
+
+def _by_recipe(entries: Sequence[Entry]) -> dict[tuple[str, str], list[Record]]:
+    """The records of finished jobs by label without seed and fold, and by recipe: a name can be given twice."""
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for entry in entries:
+        for record in results([entry.job]):
+            config = entry.job.config
+            label = entry.job.label.replace(f" {name_repetition(config.seed, config.data.fold)}", "", 1)
+            groups.setdefault((label, entry.job.identity.recipe), []).append(record)
+    return groups
+
+
+def _mean(records: Sequence[Record], name: str) -> str:
+    values = [record["metrics"].get(name) for record in records]
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
+        return "-"
+    deviation = f" ± {statistics.stdev(known):.2f}" if len(known) > 1 else ""
+    return f"{statistics.fmean(known):.2f}{deviation}"
+
+
+def _percent(record: Record) -> str:
+    value = record["metrics"].get("test/err")
+    return "-" if value is None else f"{value:.2f} %"
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e9:,.1f} GB" if size >= 1e8 else f"{size / 1e6:,.1f} MB"
+
+
+def _as_far_as_known(values: Sequence[float | None], total: str) -> str:
+    """`total` of what is known of each job, and what it is from."""
+    unknown = values.count(None)
+    if unknown == len(values):
+        return "- (known once a run of the same network and data has finished here)"
+    if unknown:
+        return f"at least {total} ({unknown} of {len(values)} jobs are of a kind that has not finished here yet)"
+    return f"{total} (from finished runs of the same network and data)"
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, soft_wrap=True, markup=False, highlight=False)

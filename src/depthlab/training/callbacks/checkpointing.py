@@ -1,0 +1,137 @@
+"""The callback that writes checkpoints, and stops the run after one when it is asked to."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from depthlab.training.module import Classifier
+
+Save = Callable[[Trainer, Classifier], None]
+# Slurm sends SIGUSR1 ahead of a time limit when it is asked to (--signal), and SIGTERM before it preempts.
+# submitit has it send SIGUSR2 in both cases, and queues the job again when that arrives.
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class Interrupted(Exception):
+    """The run was asked to stop; its checkpoint is written."""
+
+
+class StopRequest:
+    """Remembers that a signal asked the run to stop. A second Ctrl-C stops at once."""
+
+    def __init__(self) -> None:
+        self.is_made = False
+        self._number: int | None = None
+        self._before: dict[int, Any] = {}
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take the stop signals over from their handlers until the block ends; submitit's is told of its own then."""
+        self._before = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
+            if self._number == signal.SIGUSR2 and _is_foreign(self._before[signal.SIGUSR2]):
+                signal.raise_signal(signal.SIGUSR2)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        before = self._before.get(number)
+        if self.is_made and number == signal.SIGINT:
+            if callable(before):
+                before(number, frame)
+            raise KeyboardInterrupt
+        self.is_made, self._number = True, number
+
+
+def _is_foreign(handler: Any) -> bool:
+    return callable(handler) and not str(getattr(handler, "__module__", "")).startswith("depthlab.")
+
+
+class Checkpoints(Callback):
+    """Writes a checkpoint every so many steps, every so many minutes, at the end, and before stopping early.
+
+    Where a validation is due at the same step, the checkpoint waits for it, so that whatever was measured up to
+    a checkpoint's step lies in the curves before the checkpoint does.
+
+    Args:
+        save: writes one.
+        every_steps: None for never.
+        every_minutes: None for never.
+        val_every_steps: where validations fall.
+        max_steps: where the run ends.
+        agree_every_steps: with several processes, how often they compare clocks and stop requests.
+        stop: asks the run to stop.
+    """
+
+    def __init__(
+        self,
+        save: Save,
+        every_steps: int | None,
+        every_minutes: float | None,
+        val_every_steps: int,
+        max_steps: int,
+        agree_every_steps: int,
+        stop: StopRequest,
+    ) -> None:
+        self.save = save
+        self.every_steps = every_steps
+        self.every_seconds = None if every_minutes is None else 60 * every_minutes
+        self.val_every_steps = val_every_steps
+        self.max_steps = max_steps
+        self.agree_every_steps = agree_every_steps
+        self.stop = stop
+        self._seen_step = -1
+        self._saved_at = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Nothing new to save yet."""
+        assert isinstance(pl_module, Classifier)
+        self._seen_step = pl_module.step
+        self._saved_at = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write one here unless a validation comes first."""
+        assert isinstance(pl_module, Classifier)
+        step = pl_module.step
+        is_new = step != self._seen_step  # not so between the batches that are accumulated to one update
+        self._seen_step = step
+        if is_new and step % self.val_every_steps and step != self.max_steps:
+            self._save_if_due(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The validation is done: write the one that waited for it, and end the run at its last step."""
+        assert isinstance(pl_module, Classifier)
+        self._save_if_due(trainer, pl_module)
+        if pl_module.step >= self.max_steps:
+            trainer.should_stop = True
+
+    def _save_if_due(self, trainer: Trainer, module: Classifier) -> None:
+        step = module.step
+        must_stop, late = self._agreed(trainer, step)
+        by_step = self.every_steps is not None and step % self.every_steps == 0
+        if by_step or late or must_stop or step == self.max_steps:
+            self.save(trainer, module)
+            self._saved_at = time.monotonic()
+        if must_stop and step != self.max_steps:
+            raise Interrupted
+
+    def _agreed(self, trainer: Trainer, step: int) -> tuple[bool, bool]:
+        """Whether any process was asked to stop, and whether any finds a checkpoint overdue."""
+        late = self.every_seconds is not None and time.monotonic() - self._saved_at >= self.every_seconds
+        if trainer.world_size == 1:
+            return self.stop.is_made, late
+        if step % self.agree_every_steps:
+            return False, False
+        agree = trainer.strategy.reduce_boolean_decision
+        return agree(self.stop.is_made, all=False), agree(late, all=False)

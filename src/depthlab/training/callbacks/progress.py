@@ -1,0 +1,136 @@
+"""What a person sees while a run trains: a bar on a terminal, a line now and then elsewhere, and progress.json."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.status import Status
+
+from depthlab.training.callbacks.metric_logger import MetricLogger
+from depthlab.training.module import Classifier
+
+SHOW_EVERY_SECONDS = 0.2
+WRITE_EVERY_SECONDS = 1.0
+PRINT_EVERY_SECONDS = 30.0
+FILE_NAME = "progress.json"
+
+
+def clock(seconds: float | None) -> str:
+    """Seconds as h:mm:ss, "-:--:--" where they are not known."""
+    return "-:--:--" if seconds is None else str(datetime.timedelta(seconds=round(seconds)))
+
+
+class ProgressView(Callback):
+    """Shows step, loss, error, learning rate, images per second and time left.
+
+    Args:
+        title: the run's name in the bar.
+        directory: where progress.json is written for whoever watches from another process.
+        max_steps: the end of the run.
+        images_per_step: images in one update.
+        curves: has the latest loss and error.
+    """
+
+    def __init__(self, title: str, directory: Path, max_steps: int, images_per_step: int, curves: MetricLogger) -> None:
+        self.title = title
+        self.path = directory / FILE_NAME
+        self.max_steps = max_steps
+        self.images_per_step = images_per_step
+        self.curves = curves
+        self.console = Console()
+        self._bar: Progress | None = None
+        self._status: Status | None = None
+        self._first_step = 0
+        self._warm_step = 0
+        self._warm_at = 0.0
+        self._shown_at = self._written_at = self._printed_at = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open the bar."""
+        assert isinstance(pl_module, Classifier)
+        self._first_step = self._warm_step = pl_module.step
+        self._warm_at = self._printed_at = time.monotonic()
+        if trainer.is_global_zero and self.console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
+            self._bar = Progress(*columns, console=self.console, transient=True)
+            self._bar.add_task(self.title, total=self.max_steps, completed=pl_module.step, text="")
+            self._bar.start()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Show where the run is, if it was last shown long enough ago."""
+        assert isinstance(pl_module, Classifier)
+        now = time.monotonic()
+        if self._warm_step == self._first_step:  # the first batch, or block, compiles and captures: no estimate of it
+            self._warm_step, self._warm_at = pl_module.step, now
+        elif trainer.is_global_zero and now - self._shown_at >= SHOW_EVERY_SECONDS:
+            self._shown_at = now
+            self._show(pl_module, now)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Close the bar."""
+        self._close()
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say that the last weights are being measured: on large data that takes a while."""
+        if trainer.is_global_zero:
+            self._write(self.max_steps, None, None)
+            if self.console.is_terminal:
+                self._status = self.console.status(f"{self.title}  measuring every split with the last weights")
+                self._status.start()
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """That is done."""
+        self._close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Close the bar."""
+        self._close()
+
+    def _show(self, module: Classifier, now: float) -> None:
+        steps_per_second = (module.step - self._warm_step) / max(now - self._warm_at, 1e-9)
+        seconds_left = (self.max_steps - module.step) / steps_per_second if steps_per_second else None
+        images_per_second = steps_per_second * self.images_per_step
+        latest = self.curves.latest
+        parts = [f"step {module.step:,}/{self.max_steps:,}"]
+        if "train/loss" in latest:
+            parts += [f"loss {latest['train/loss']:.3f}", f"error {latest['train/err']:.2f} %"]
+        parts += [f"lr {module.schedule(module.step):.3g}", f"{images_per_second:,.0f} img/s"]
+        text = "  ".join([*parts, f"left {clock(seconds_left)}"])
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=module.step, text=text)
+        elif now - self._printed_at >= PRINT_EVERY_SECONDS:
+            self._printed_at = now
+            print(f"{self.title}  {text}", flush=True)
+        if now - self._written_at >= WRITE_EVERY_SECONDS:
+            self._written_at = now
+            self._write(module.step, images_per_second, seconds_left)
+
+    def _write(self, step: int, images_per_second: float | None, seconds_left: float | None) -> None:
+        progress = {
+            "step": step,
+            "max_steps": self.max_steps,
+            "train_err": self.curves.latest.get("train/err"),
+            "images_per_second": images_per_second,
+            "seconds_left": seconds_left,
+            "updated_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+        temporary = self.path.with_name(f".{self.path.name}.tmp")
+        temporary.write_text(json.dumps(progress))
+        temporary.replace(self.path)  # whole, though not flushed to disk: it is worth a second
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+        if self._status is not None:
+            self._status.stop()
+            self._status = None

@@ -1,0 +1,78 @@
+"""Everything that a run needs to go on as if it had never stopped, as tensors and plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from depthlab.errors import InputError
+from depthlab.training.meter import Totals
+from depthlab.training.module import Classifier
+
+COMPUTED_BY = ("foreach", "fused", "capturable")
+
+
+def capture(trainer: Trainer, module: Classifier, log_state: dict[str, Any]) -> dict[str, Any]:
+    """The state after update number `module.step`. Every process calls this; the first one's result is kept.
+
+    The order of images, crops and flips and the learning rate are functions of the step and need no state.
+    Lightning's own loop counters are left out on purpose: nothing here reads them.
+    """
+    return {
+        "step": module.step,
+        "network": module.network.state_dict(),
+        "optimizer": trainer.optimizers[0].state_dict(),
+        "precision": trainer.precision_plugin.state_dict(),
+        "random": torch.get_rng_state(),
+        "train_totals": Totals.of(module.train_meter).as_list(),
+        "log": log_state,
+    }
+
+
+class RestoreState(Callback):
+    """Puts a captured state back, once Lightning has made the optimiser and before the first step.
+
+    Weights and step are put back before, where the network is built.
+    """
+
+    def __init__(self, state: dict[str, Any]) -> None:
+        self.state = state
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Optimiser, loss scale, random state and meters."""
+        assert isinstance(pl_module, Classifier)
+        with load_errors(self.state):
+            _load(trainer.optimizers[0], self.state["optimizer"])
+            if self.state["precision"]:
+                trainer.precision_plugin.load_state_dict(self.state["precision"])
+            torch.set_rng_state(self.state["random"])
+            if trainer.is_global_zero:  # the sums were added up over the processes; they count once
+                pl_module.train_meter.put([float(total) for total in self.state["train_totals"]])
+
+
+@contextmanager
+def load_errors(state: dict[str, Any]) -> Iterator[None]:
+    """While parts of a checkpoint are put back: what does not fit is said, rather than shown as an error of ours.
+
+    Raises:
+        InputError: the checkpoint is of another network, optimiser or version, or forged.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split()[:30])
+        raise InputError(
+            f"The checkpoint of step {state['step']} does not fit this run ({reason}). "
+            "Remove it to go on from the one before it."
+        ) from None
+
+
+def _load(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """The saved state, but for how updates are computed: that belongs to the device at hand."""
+    groups = zip(state["param_groups"], optimizer.param_groups, strict=True)
+    own = [{**saved, **{key: group[key] for key in COMPUTED_BY if key in group}} for saved, group in groups]
+    optimizer.load_state_dict({**state, "param_groups": own})

@@ -1,0 +1,125 @@
+"""The plain PyTorch loop of public reproductions: torchvision's transforms, a DataLoader with workers, fp32, SGD.
+
+python -m depthlab_benchmarks.baseline DESCRIPTOR CONFIG.json NUM_WORKERS
+
+The recipe is the configuration's: the same images, network, initial weights, batch, crops and flips, optimiser and
+learning rate. As in those loops, images are padded before they are normalised, so that the border is black rather
+than average; and loss and accuracy of each step are read at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from depthlab.config.hardware import probe
+from depthlab.config.schema import TrainConfig
+from depthlab.data.datamodule import ImageDataModule
+from depthlab.runs.build import build_classifier, build_data, build_network
+from depthlab_benchmarks.clock import Clock
+from depthlab_benchmarks.recipe import read_config, torch_device
+
+PREFETCH = 2  # batches a worker, the DataLoader's default
+
+
+class PilImages(Dataset[tuple[Tensor, int]]):
+    """The training images one by one through a transform, as torchvision's data sets serve them."""
+
+    def __init__(self, data: ImageDataModule, transform: Any) -> None:
+        self.images, self.labels = data.arrays["train"]
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, idx: int) -> tuple[Tensor, int]:
+        image = self.images[idx]
+        picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+        return self.transform(picture), int(self.labels[idx])
+
+
+def build_transform(config: TrainConfig, data: ImageDataModule) -> Any:
+    """Crop, flip, to float, normalise.
+
+    Raises:
+        ValueError: the normalisation is by pixel, which torchvision's Normalize cannot do.
+    """
+    if config.data.normalization != "per_channel":
+        raise ValueError(f"data.normalization={config.data.normalization}: the baseline knows per_channel only")
+    deviation = 1 / (255 * data.normalization.scale)
+    mean = data.normalization.offset[0, 0] * deviation
+    steps = [transforms.RandomCrop(data.image_shape[:2], padding=config.data.crop_padding)]
+    steps += [transforms.RandomHorizontalFlip()] if config.data.flip else []
+    return transforms.Compose([*steps, transforms.ToTensor(), transforms.Normalize(mean.tolist(), deviation.tolist())])
+
+
+def build_loader(config: TrainConfig, data: ImageDataModule, num_workers: int, pin_memory: bool) -> DataLoader[Any]:
+    """Shuffled batches, all of them full."""
+    return DataLoader(
+        PilImages(data, build_transform(config, data)),
+        batch_size=config.data.batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+    )
+
+
+def endless(loader: DataLoader[Any]) -> Iterator[list[Tensor]]:
+    """Epoch after epoch."""
+    while True:
+        yield from loader
+
+
+def build_plain_network(config: TrainConfig, data: ImageDataModule) -> nn.Module:
+    """The same network and weights, in torch's default memory layout."""
+    height, width, channels = data.image_shape
+    network = build_network(config, channels, len(data.classes), (height, width))
+    return network.to(memory_format=torch.contiguous_format)
+
+
+def main() -> None:
+    """Train until the clock ends the process."""
+    clock = Clock(int(sys.argv[1]))
+    config = read_config(sys.argv[2])
+    device = torch_device(config)
+    clock.set_device(device.type == "cuda")
+    torch.backends.cudnn.benchmark = True
+    torch.set_num_threads(config.trainer.num_threads or probe().cpu_cores)
+    data = build_data(config)
+    loader = build_loader(config, data, int(sys.argv[3]), pin_memory=device.type == "cuda")
+    train(config, build_plain_network(config, data).to(device), loader, device, clock)
+
+
+def train(config: TrainConfig, network: nn.Module, loader: DataLoader[Any], device: torch.device, clock: Clock) -> None:
+    """The loop."""
+    module = build_classifier(config, network)  # for its optimiser and its learning rate
+    optimizer: Any = module.build_optimizer(network, fused=False)
+    loss_sum = num_right = 0.0
+    network.train()
+    for step, (images, labels) in enumerate(endless(loader)):
+        images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+        for group in optimizer.param_groups:
+            group["lr"] = module.schedule(step)
+        with clock.spans.span("network"):
+            scores = network(images)
+            loss = F.cross_entropy(scores, labels)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        loss_sum += loss.item()
+        num_right += (scores.argmax(1) == labels).sum().item()
+        clock.note_loss(loss)
+        clock.steps_done()
+
+
+if __name__ == "__main__":
+    main()

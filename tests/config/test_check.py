@@ -1,0 +1,290 @@
+"""What a configuration may say: everything else is refused by name, and nothing in it can name code."""
+
+from __future__ import annotations
+
+import copy
+import re
+from typing import Any
+
+import pytest
+from omegaconf import MISSING
+
+from depthlab.config.check import check, nearest
+from depthlab.config.identity import IDENTITY_DEFAULTS, flatten
+from depthlab.config.schema import as_dict, known_keys, steps_if_deep
+from depthlab.errors import InputError
+
+from ..conftest import compose_tree
+
+TREE = compose_tree("trainer=cpu")
+OVERFIT = {"trainer__overfit_one_batch": True}
+
+
+def tree_with(**changes: Any) -> dict[str, Any]:
+    """The default configuration with changes; "__" stands for the dot of a nested key."""
+    tree = copy.deepcopy(TREE)
+    for name, value in changes.items():
+        *groups, key = name.split("__")
+        node: Any = tree
+        for group in groups:
+            node = node[group]
+        node[key] = value
+    return tree
+
+
+def refused(message: str, **changes: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        check(tree_with(**changes))
+    assert re.search(message, str(caught.value)), str(caught.value)
+    assert len(str(caught.value).splitlines()) <= 3
+
+
+def test_what_is_checked_comes_back_unchanged() -> None:
+    assert as_dict(check(TREE)) == {key: value for key, value in TREE.items() if key != "hydra"}
+    assert check(as_dict(check(TREE))) == check(TREE)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("optimizer__lrr", r"optimizer\.lrr=1: no such key\. Did you mean lr\?"),
+        ("trainer__max_step", r"trainer\.max_step=1: .*Did you mean max_steps\?"),
+        ("trainer__zzzzzzzz", r"trainer\.zzzzzzzz=1: no such key\. Valid: accelerator, "),
+        ("sede", r"sede=1: .*Did you mean seed\?"),
+        ("optimizer__beta1", r"optimizer\.beta1=1"),  # AdamW's, and the optimiser is SGD
+        ("schedule__milestone", r"Did you mean milestones\?"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest_one(key: str, message: str) -> None:
+    refused(message, **{key: 1})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("trainer__max_steps", "abc"),
+        ("trainer__max_steps", 1.5),
+        ("trainer__max_steps", None),
+        ("seed", True),
+        ("seed", [1]),
+        ("seed", {"a": 1}),
+        ("optimizer__lr", "fast"),
+        ("optimizer__lr", True),
+        ("data__flip", "perhaps"),
+        ("schedule__milestones", "abc"),
+        ("schedule__milestones", [1, "a"]),
+        ("trainer", 5),
+        ("model", None),
+        ("data", []),
+        ("trainer__max_steps", object()),
+    ],
+)
+def test_a_wrong_type_is_refused_by_key(key: str, value: Any) -> None:
+    refused(key.split("__")[-1], **{key: value})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "near"),
+    [
+        ("data__name", "cifar1", "cifar10"),
+        ("data__normalization", "per_pixels", "per_pixel"),
+        ("data__last_batch", "wrapp", "wrap"),
+        ("model__shortcut", "D", "A, B, C"),
+        ("model__family", "cifr", "cifar"),
+        ("optimizer__name", "sdg", "sgd"),
+        ("schedule__name", "cosin", "cosine"),
+        ("schedule__warmup_shape", "linar", "linear"),
+        ("trainer__accelerator", "gpus", "gpu"),
+        ("trainer__strategy", "dpp", "ddp"),
+        ("trainer__precision", "bf16", "bf16-mixed"),
+        ("trainer__gradient_clip_algorithm", "norms", "norm"),
+        ("trainer__bn_statistics", "average", "averaged"),
+        ("trainer__profiler", "simpel", "simple"),
+    ],
+)
+def test_an_unknown_choice_is_refused_with_the_nearest_one(key: str, value: str, near: str) -> None:
+    refused(f"{key.replace('__', '.')}={value}: no such .*{near}", **{key: value})
+
+
+POSITIVE = [
+    "data__batch_size",
+    "data__eval_batch_size",
+    "optimizer__lr",
+    "schedule__factor",
+    "schedule__total_steps",
+    "trainer__max_steps",
+    "trainer__val_every_steps",
+    "trainer__accumulate_grad_batches",
+    "trainer__gradient_clip_val",
+    "trainer__num_threads",
+    "logger__every_steps",
+    "checkpoint__every_steps",
+    "checkpoint__every_minutes",
+]
+NOT_NEGATIVE = [
+    "seed",
+    "data__val_size",
+    "data__split_seed",
+    "data__crop_padding",
+    "optimizer__momentum",
+    "optimizer__weight_decay",
+    "schedule__warmup_steps",
+    "schedule__warmup_factor",
+]
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key in POSITIVE for value in (0, -1)])
+def test_what_must_be_positive_is(key: str, value: int) -> None:
+    refused(rf"{key.replace('__', '.')}={value}(\.0)?: must be greater than 0", **{key: value})
+
+
+@pytest.mark.parametrize("key", NOT_NEGATIVE)
+def test_zero_is_allowed_where_it_has_a_meaning_and_less_is_not(key: str) -> None:
+    check(tree_with(**{key: 0}))
+    refused(rf"{key.replace('__', '.')}=-1(\.0)?: must not be negative", **{key: -1})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize(
+    "key", ["optimizer__lr", "optimizer__momentum", "schedule__factor", "checkpoint__every_minutes"]
+)
+def test_numbers_are_finite(key: str, value: float) -> None:
+    refused(r"must be a finite number", **{key: value})
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["checkpoint__every_steps", "checkpoint__every_minutes", "trainer__gradient_clip_val", "trainer__num_threads"],
+)
+def test_null_switches_off_what_can_be_switched_off(key: str) -> None:
+    check(tree_with(**{key: None}))
+
+
+def is_required(key: str) -> bool:
+    """Not so for keys that came later: records made before them lack them, and have the neutral value."""
+    group, _, name = key.rpartition(".")
+    node = getattr(check(TREE), group) if group else check(TREE)
+    return bool(type(node).__dataclass_fields__[name].default == MISSING)
+
+
+@pytest.mark.parametrize("key", sorted(key for key in flatten(TREE) if key in known_keys() and is_required(key)))
+def test_a_missing_key_is_named(key: str) -> None:
+    tree = copy.deepcopy(TREE)
+    *groups, last = key.split(".")
+    node: Any = tree
+    for group in groups:
+        node = node[group]
+    del node[last]
+    with pytest.raises(InputError, match=rf"{re.escape(key)}( is missing|=None)"):
+        check(tree)
+
+
+@pytest.mark.parametrize("key", sorted(set(flatten(TREE)) & set(IDENTITY_DEFAULTS)))
+def test_a_key_that_an_older_record_lacks_has_its_neutral_value(key: str) -> None:
+    tree = copy.deepcopy(TREE)
+    node: Any = tree
+    *groups, last = key.split(".")
+    for group in groups:
+        node = node[group]
+    del node[last]
+    assert flatten(as_dict(check(tree)))[key] == IDENTITY_DEFAULTS[key] == flatten(TREE)[key]
+
+
+@pytest.mark.parametrize(
+    "group", ["model", "data", "optimizer", "schedule", "trainer", "logger", "paths", "checkpoint"]
+)
+def test_a_missing_group_is_named(group: str) -> None:
+    with pytest.raises(InputError, match=rf"^{group}\b.* is missing"):
+        check({key: value for key, value in TREE.items() if key != group})
+
+
+@pytest.mark.parametrize("depth", [2, 7, 18, 21, 57])
+def test_a_depth_that_is_not_6n_plus_2_is_refused_with_the_nearest(depth: int) -> None:
+    below = max(8, 6 * ((depth - 2) // 6) + 2)
+    refused(rf"model\.depth={depth}: .*6n\+2.*nearest are {below} and {below + 6}\.", model__depth=depth)
+
+
+def test_a_network_cannot_carry_another_networks_name() -> None:
+    refused(r"model\.name=resnet20: this network is resnet56; type model=resnet56", model__depth=56)
+    refused(r"this network is resnet20", model__name="plain20")
+    assert check(tree_with(model__depth=56, model__name="mine")).model.name == "mine"
+
+
+@pytest.mark.parametrize("name", ["", ".hidden", "a/b", "../x", "a b", "a\nb", "a:b"])
+@pytest.mark.parametrize("key", ["name", "model__name"])
+def test_names_are_plain_because_they_become_paths(key: str, name: str) -> None:
+    refused(r"use letters, digits", **{key: name})
+
+
+@pytest.mark.parametrize(
+    ("message", "changes"),
+    [
+        ("is plain and has no shortcuts", {"model__residual": False, "model__name": "plain20", "model__shortcut": "B"}),
+        ("needs optimizer.momentum", {"optimizer__nesterov": True, "optimizer__momentum": 0}),
+        (r"trainer\.devices=0", {"trainer__devices": 0}),
+        (r"trainer\.devices=-2", {"trainer__devices": -2}),
+        ("several processes need trainer=ddp", {"trainer__devices": 2}),
+        (r"data\.fold=5: no such fold; .*from 0 to 4", {"data__fold": 5, "data__num_folds": 5}),
+        (r"data\.fold=-1: no such fold", {"data__fold": -1, "data__num_folds": 5}),
+        (r"data\.fold=1: a fold of how many", {"data__fold": 1}),
+        (r"data\.num_folds=5: which of them", {"data__num_folds": 5}),
+        (r"data\.num_folds=1: at least 2", {"data__fold": 0, "data__num_folds": 1}),
+        (r"data\.classes=\['cat'\]: give two", {"data__classes": ["cat"]}),
+        (r"data\.classes=.*each once", {"data__classes": ["cat", "dog", "cat"]}),
+        (r"data\.images_per_class=0", {"data__images_per_class": 0}),
+        (r"augment\.mixup=-0\.1: must not be negative", {"augment__mixup": -0.1}),
+        (r"augment\.color_jitter=1\.5", {"augment__color_jitter": 1.5}),
+        (r"augment\.random_erasing=2", {"augment__random_erasing": 2}),
+        (r"augment\.label_smoothing=1", {"augment__label_smoothing": 1}),
+        (r"data\.batch_size=1: mixup and cutmix", {"data__batch_size": 1, "augment__cutmix": 1}),
+        (r"augment\.mixup=0\.2 trainer\.overfit_one_batch=true: the objective", OVERFIT | {"augment__mixup": 0.2}),
+        (r"augment\.label_smoothing=0\.1 trainer\.overfit", OVERFIT | {"augment__label_smoothing": 0.1}),
+    ],
+)
+def test_keys_that_contradict_each_other_are_refused(message: str, changes: dict[str, Any]) -> None:
+    refused(message, **changes)
+
+
+@pytest.mark.parametrize("code", ["torchvision.datasets.utils.os.system", "os.system", "depthlab.runs.run.run"])
+@pytest.mark.parametrize(
+    "key", ["model___target_", "_target_", "data___target_", "optimizer___target_", "model___args_"]
+)
+def test_no_key_can_name_code(key: str, code: str) -> None:
+    refused(r"_(target|args)_=.*: no such key", **{key: code})
+
+
+@pytest.mark.parametrize("code", ["torchvision.datasets.utils.os.system", "os.system", "cifar_net", "__import__"])
+@pytest.mark.parametrize("key", ["model__family", "optimizer__name", "schedule__name", "data__name"])
+def test_no_value_can_name_code(key: str, code: str) -> None:
+    refused(rf"{key.replace('__', '.')}={re.escape(code)}: no such", **{key: code})
+
+
+def test_a_resolved_configuration_reads_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "hunter2")
+    refused("data_dir", paths__data_dir="${oc.env:SECRET}")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("seed", 2**64), ("data__split_seed", 2**32), ("optimizer__lr", 10**400)],
+    ids=["seed", "split", "lr"],
+)
+def test_numbers_that_nothing_can_hold_are_refused(key: str, value: int) -> None:
+    refused(key.split("__")[-1], **{key: value})
+
+
+def test_nearest_points_at_one_name_or_lists_all() -> None:
+    assert nearest("resnt", ["resnet", "plain"]) == "Did you mean resnet?"
+    assert nearest("xyz", ["b", "a"]) == "Valid: a, b."
+
+
+@pytest.mark.parametrize(("depth", "steps"), [(20, 0), (56, 0), (109, 0), (110, 400), (1202, 400)])
+def test_the_warm_up_begins_at_its_depth(depth: int, steps: int) -> None:
+    assert steps_if_deep(depth, 110, 400) == steps
+
+
+@pytest.mark.parametrize("key", ["beta1", "beta2"])
+def test_betas_are_less_than_one(key: str) -> None:
+    tree = compose_tree("optimizer=adamw", f"optimizer.{key}=1")
+    with pytest.raises(InputError, match=rf"optimizer\.{key}=1\.0: less than 1"):
+        check(tree)

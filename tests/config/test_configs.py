@@ -1,0 +1,118 @@
+"""Every file in configs/ composes, is checked and runs; they are found by walking the directory."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from depthlab.config.check import check
+from depthlab.runs.run import run
+
+from ..conftest import ROOT, Compose, compose_tree
+from ..data.official import accept, write_cifar10, write_cifar100, write_folder, write_mnist
+
+CONFIGS = ROOT / "configs"
+GROUPS = ("model", "data", "optimizer", "schedule", "trainer", "logger", "experiment", "debug")
+OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONFIGS / group).glob("*.yaml"))]
+
+# What a run of the option needs here: real files, GPUs, or an extra that is not installed.
+NEEDS = {
+    ("trainer", "gpu"): "a GPU",
+    ("trainer", "ddp"): "a GPU",
+    ("trainer", "ddp_cpu"): "a process of its own; tests/test_commandline.py runs it",
+    ("logger", "wandb"): "the extra wandb",
+}
+# Small enough for a test, without touching what the option itself decides.
+SHORT = ("trainer.max_steps=2", "trainer.val_every_steps=2", "trainer.num_threads=1")
+
+
+def test_no_file_lies_outside_the_groups() -> None:
+    folders = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
+    assert folders == {*GROUPS, "hydra"}
+    assert [path.name for path in CONFIGS.glob("*.yaml")] == ["train.yaml"]
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes_and_passes_the_check(group: str, option: str) -> None:
+    folder = ("data.folder=flowers",) if option == "image_folder" else ()
+    config = check(compose_tree(f"{group}={option}", *folder))
+    if group in ("model", "data", "optimizer", "schedule"):
+        assert getattr(config, group).name == option
+
+
+# Digits of 8x8 pixels fit every network but those that halve an image five times or more and cannot round up, and
+# every experiment but those that choose among the classes of CIFAR-10.
+DIGITS = ("data.classes=['0','1','2']",)
+FITTING = {"densenet121": ("model.stem=small",), "pretrain_vehicles": DIGITS, "scratch_vs_transfer": DIGITS}
+FITTING["mnist_depth"] = ("data.images_per_class=20", "data.val_size=20")  # there are fewer digits
+# Deep networks take seconds for two steps, and so do those of ten million values; 1,202 layers half a minute.
+SMALL = ("20", "32", "16_4", "dense")
+
+
+def is_slow(group: str, option: str) -> bool:
+    return group == "experiment" or (group == "model" and not option.endswith(SMALL))
+
+
+RUNNABLE = [
+    pytest.param(*pair, marks=[pytest.mark.slow] if is_slow(*pair) else []) for pair in OPTIONS if pair not in NEEDS
+]
+
+
+@pytest.fixture
+def small_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[str, ...]]:
+    """For each data set that comes as files, small ones in its official format, and what to say so that they fit."""
+    for write in (write_cifar10, write_cifar100, write_mnist):
+        write(tmp_path)
+    accept(monkeypatch, tmp_path)
+    write_folder(tmp_path / "flowers", {"rose": 9, "tulip": 9})
+    few = (f"paths.data_dir={tmp_path}", "data.batch_size=2")
+    held_out = {"cifar10": 2, "cifar100": 4, "mnist": 1}
+    return {name: (*few, f"data.val_size={size}") for name, size in held_out.items()} | {
+        "image_folder": (*few, "data.folder=flowers")
+    }
+
+
+@pytest.mark.parametrize(("group", "option"), RUNNABLE)
+def test_every_option_runs(
+    compose_config: Compose, small_data: dict[str, tuple[str, ...]], group: str, option: str
+) -> None:
+    model = () if group in ("model", "experiment") else ("model=resnet20", "model.depth=8")
+    data = () if group == "experiment" else small_data.get(option, ("data=digits",))
+    config = compose_config(f"{group}={option}", *model, *data, *FITTING.get(option, ()), *SHORT)
+    # At its full rate the plain network of 1,202 layers may leave the finite numbers, and divergence is a result.
+    expected = ("finished", "diverged") if option == "plain1202" else ("finished",)
+    outcome = run(config, "")
+    assert outcome.status in expected
+    shutil.rmtree(outcome.directory)  # the checkpoints of the large ones would fill a disk
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+@pytest.mark.parametrize("option", ["cifar10", "mnist"])
+def test_the_data_sets_that_need_files_run(compose_config: Compose, data_dir: Path, option: str) -> None:
+    small = ("model=resnet20", "model.depth=8", f"paths.data_dir={data_dir}")
+    assert run(compose_config(f"data={option}", *small, *SHORT), "").status == "finished"
+
+
+def test_the_warm_up_of_deep_networks_shows_in_the_resolved_configuration() -> None:
+    steps = {model: compose_tree(f"model={model}")["schedule"] for model in ("resnet56", "resnet110", "plain1202")}
+    assert [schedule["warmup_steps"] for schedule in steps.values()] == [0, 400, 400]  # type: ignore[index]
+    assert check(compose_tree("model=resnet110")).optimizer.lr == 0.1
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "experiment").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_experiment_says_what_to_type_how_long_it_takes_and_what_to_expect(path: Path) -> None:
+    head = path.read_text().split("defaults:")[0]
+    for word in ("Reproduces:", "Type:", "Takes:", "Expect:"):
+        assert f"# {word}" in head
+    assert f"experiment={path.stem}" in head
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "hydra" / "launcher").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_launcher_composes_also_where_its_extra_is_not_installed(path: Path) -> None:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = compose("train", [f"hydra/launcher={path.stem}"], return_hydra_config=True)
+    assert str(config.hydra.launcher._target_).startswith("hydra_plugins.")

@@ -1,0 +1,121 @@
+"""What makes two runs the same: which keys count, and hashes that old runs keep for ever."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from depthlab.config import identity
+from depthlab.config.check import check
+from depthlab.config.identity import flatten, identify
+from depthlab.config.schema import as_dict
+
+from ..conftest import compose_tree
+
+FIXED = ("trainer=cpu", "trainer.precision=32-true")
+# Where, by whom and for whom, as issue and README say: these never make another run.
+NOT_PART = {
+    "name",
+    "rerun",
+    "dry_run",
+    "paths.data_dir",
+    "paths.log_dir",
+    "logger.every_steps",
+    "logger.tensorboard",
+    "logger.wandb",
+    "logger.wandb_project",
+    "checkpoint.every_steps",
+    "checkpoint.every_minutes",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.strategy",
+    "trainer.num_threads",
+    "trainer.compile",
+    "trainer.steps_per_replay",
+    "trainer.profiler",
+    "model.activation_checkpointing",
+}
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    """A checked configuration as flat keys."""
+    return flatten(as_dict(check(compose_tree(*FIXED, *overrides))))
+
+
+CONFIG = composed()
+
+
+def another(value: Any) -> Any:
+    """Some other value, whatever its type."""
+    return {bool: not value, str: f"{value}x", list: [7]}.get(type(value), 7 if value is None else value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "directory", "recipe"),
+    [
+        ((), "cifar10-resnet20-seed1-773b7c3e", "ad2f60dd"),
+        (("model=plain110", "seed=0", "trainer.precision=bf16-mixed"), "cifar10-plain110-seed0-d862c525", "87e6756f"),
+        (("data=digits", "optimizer=adamw", "schedule=cosine", "seed=2"), "digits-resnet20-seed2-1f375d36", "d6b56e45"),
+    ],
+)
+def test_old_runs_keep_their_names(overrides: tuple[str, ...], directory: str, recipe: str) -> None:
+    # A new key that changes these needs an identity default.
+    found = identify(composed(*overrides), num_processes=1)
+    assert (found.directory, found.recipe) == (directory, recipe)
+    assert found.directory.endswith(found.run)
+
+
+@pytest.mark.parametrize("key", sorted(CONFIG))
+def test_every_key_counts_unless_it_says_where_or_who_watches(key: str) -> None:
+    value = CONFIG[key]
+    changed = {**CONFIG, key: value + 1 if type(value) in (int, float) else another(value)}
+    assert changed != CONFIG
+    before, after = identify(CONFIG, 1), identify(changed, 1)
+    assert (before.run == after.run) == (key in NOT_PART)
+    assert (before.recipe == after.recipe) == (key in NOT_PART or key in ("seed", "data.fold"))
+
+
+def test_every_key_that_does_not_count_exists() -> None:
+    assert CONFIG.keys() >= NOT_PART
+
+
+def test_the_number_of_processes_counts() -> None:
+    assert identify(CONFIG, 1).run != identify(CONFIG, 2).run
+    assert identify(CONFIG, 1).recipe != identify(CONFIG, 2).recipe
+
+
+def test_the_order_of_keys_does_not_count() -> None:
+    assert identify(dict(reversed(CONFIG.items())), 1) == identify(CONFIG, 1)
+
+
+def test_a_later_key_at_its_neutral_value_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(identity.IDENTITY_DEFAULTS, "model.width", 1)
+    assert identify({**CONFIG, "model.width": 1}, 1) == identify(CONFIG, 1)
+    assert identify({**CONFIG, "model.width": 2}, 1).run != identify(CONFIG, 1).run
+    monkeypatch.setitem(identity.IDENTITY_DEFAULTS, "data.val_size", 0)  # another key's neutral value is not this one's
+    assert identify({**CONFIG, "model.width": 0}, 1).run != identify(CONFIG, 1).run
+
+
+def test_a_precision_that_is_not_resolved_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"trainer\.precision=auto"):
+        identify({**CONFIG, "trainer.precision": "auto"}, 1)
+
+
+def test_folds_are_repetitions_of_one_recipe_and_their_number_is_part_of_it() -> None:
+    ids = [identify({**CONFIG, "data.fold": fold, "data.num_folds": 5}, 1) for fold in range(5)]
+    assert len({found.run for found in ids}) == 5
+    (recipe,) = {found.recipe for found in ids}
+    others = [CONFIG, {**CONFIG, "data.fold": 0, "data.num_folds": 4}]
+    assert recipe not in {identify(other, 1).recipe for other in others}
+
+
+def test_a_folder_counts_by_its_name_and_not_by_where_it_lies() -> None:
+    folder = composed("data=image_folder", "data.folder=/one/place/flowers")
+    moved = {**folder, "data.folder": "other/flowers", "data.memory_limit_gib": 0.1, "data.num_workers": 1}
+    assert identify(folder, 1) == identify(moved, 1)
+    assert identify(folder, 1).run != identify({**folder, "data.folder": "/one/place/birds"}, 1).run
+
+
+def test_seed_0_is_a_seed() -> None:
+    assert identify({**CONFIG, "seed": 0}, 1).directory.startswith("cifar10-resnet20-seed0-")

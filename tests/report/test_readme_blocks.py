@@ -1,0 +1,106 @@
+"""The README's blocks of numbers, from records and benchmark files that are worked by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from depthlab.errors import InputError
+from depthlab.report.core.readme_blocks import draw, fill
+
+from .synthetic import write_run
+
+SIDES = {
+    "plain loop": {"n": 3, "summary": {"images_per_second": {"median": 440.4}}, "measurements": {}},
+    "ours": {
+        "n": 3,
+        "summary": {"images_per_second": {"median": 1012.0}, "ratio": {"median": 2.3, "quartiles": [2.25, 2.36]}},
+        "measurements": {},
+    },
+}
+BENCHMARK = {
+    "command": "python scripts/benchmark.py cpu",
+    "machine": {"gpus": [], "cpu": "a processor", "cpu_cores": 2},
+    "versions": {"torch": "2.15.0"},
+    "comparisons": [{"title": "resnet20", "headline": "images_per_second", "sides": SIDES}],
+}
+
+
+def filled(kind: str, name: str, results: Path) -> str:
+    return fill(f"before\n<!-- made: {kind} {name} -->\nold\n<!-- end -->\nafter\n", results)
+
+
+def test_text_around_a_block_stays_and_the_block_is_made_anew(tmp_path: Path) -> None:
+    text = filled("speed", "cpu", tmp_path)
+    assert text.startswith("before\n<!-- made: speed cpu -->\nNot measured here yet: -\n")
+    assert text.endswith("<!-- end -->\nafter\n")
+    assert "old" not in text
+    assert fill(text, tmp_path) == text
+
+
+def test_losses_are_means_over_spans_of_steps_and_have_a_figure(tmp_path: Path) -> None:
+    text = filled("losses", "losses", tmp_path)
+    assert "Not measured here yet: -" in text
+    draw(text, tmp_path)
+    assert not list(tmp_path.iterdir())
+    sides = {
+        "plain loop": {"measurements": {"loss": [4.0, 2.0, 1.5, 1.5, 1.0, 1.0, 0.5, 0.25]}},
+        "ours": {"measurements": {"loss": [3.0, 3.0, 2.0, 1.0, 1.0, 0.9, 0.5, 0.5]}},
+    }
+    tree = BENCHMARK | {
+        "options": {"steps": 10, "warmup_steps": 5},
+        "comparisons": [{"title": "resnet20", "sides": sides}],
+    }
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "losses.json").write_text(json.dumps(tree))
+    lines = filled("losses", "losses", tmp_path).splitlines()
+    assert "| mean loss, resnet20 | steps 6 to 25 | steps 26 to 45 | steps 46 to 65 | steps 66 to 85 |" in lines
+    assert "| plain loop | 3.000 | 1.500 | 1.000 | 0.375 |" in lines
+    assert "| ours | 3.000 | 1.500 | 0.950 | 0.500 |" in lines
+    draw(text, tmp_path)
+    assert (tmp_path / "benchmarks" / "losses.png").stat().st_size > 5000
+
+
+def test_errors_by_depth_are_means_over_seeds(tmp_path: Path) -> None:
+    for seed, test in enumerate([8.0, 9.0, 10.0], start=1):
+        write_run(tmp_path / "short", "resnet20", seed, train=2.0, test=test, points=0)
+    write_run(tmp_path / "short", "plain56", 1, train=5.0, test=13.0, points=0)
+    lines = filled("depths", "short", tmp_path).splitlines()
+    assert "| error, % | 20 | 56 |" in lines
+    assert "| residual, test | 9.00 ± 1.00 | - |" in lines
+    assert "| plain, training | - | 5.00 (one run) |" in lines
+    assert any(line.startswith("Mean ± standard deviation over seeds, n = 1 to 3;") for line in lines)
+
+
+def test_published_numbers_stand_above_ours(tmp_path: Path) -> None:
+    write_run(tmp_path / "full", "resnet56", 1, train=0.1, test=6.9, points=0)
+    text = filled("published", "full", tmp_path)
+    assert "| residual, paper | 8.75 | 7.51 | 7.17 | 6.97 | 6.61 |" in text
+    assert "| **residual, here** | - | - | - | 6.90 (one run) | - |" in text
+    assert "| **plain, here** | - | - | - | - | - |" in text
+
+
+def test_recipes_carry_the_interval_that_decides(tmp_path: Path) -> None:
+    for seed in (1, 2, 3):
+        for precision, shift in (("32-true", 0.0), ("bf16-mixed", 0.01 * seed)):
+            overrides = {"trainer.precision": precision}
+            write_run(tmp_path / "p", "resnet20", seed, 1.0, 8.0 + shift, overrides=overrides, points=0)
+    text = filled("recipes", "p", tmp_path)
+    assert "| resnet20 (precision=32-true) | 3 | 1.00 ± 0.00 | 8.00 ± 0.00 |" in text
+    assert "are equal within 0.5 points in test error: +0.02 points" in text
+
+
+def test_speed_names_machine_versions_command_and_n(tmp_path: Path) -> None:
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "cpu.json").write_text(json.dumps(BENCHMARK))
+    text = filled("speed", "cpu", tmp_path)
+    assert "| resnet20 | img/s | n | ratio (quartiles) |" in text
+    assert "| ours | 1012 | 3 | 2.30 (2.25 to 2.36) |" in text
+    assert "a processor, 2 cores; torch 2.15.0; `python scripts/benchmark.py cpu`" in text
+
+
+def test_an_unknown_block_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such kind of block"):
+        filled("sped", "cpu", tmp_path)

@@ -1,0 +1,124 @@
+"""Which measurements reach the loggers, with which numbers, and what counts as divergence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import pytest
+import torch
+
+from depthlab.training.callbacks.metric_logger import Diverged, MetricLogger, eval_metrics
+from depthlab.training.meter import Totals, count
+from depthlab.training.module import Classifier
+
+from .small import LR_OF_STEP, batch, classifier, trainer
+
+
+class Rows:
+    """A logger that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, dict[str, float]]] = []
+
+    def log_metrics(self, values: Mapping[str, float], step: int) -> None:
+        self.rows.append((step, dict(values)))
+
+
+def log(
+    every_steps: int = 3, max_steps: int = 8, images_per_epoch: int = 30, images_per_step: int = 10
+) -> MetricLogger:
+    """Readings at 3, 6 and 8; an epoch is 3 steps, so that the last one begins after step 5."""
+    return MetricLogger(every_steps, max_steps, images_per_epoch, images_per_step)
+
+
+def train(curves: MetricLogger, module: Classifier, steps: range, spoilt: Mapping[int, float] | None = None) -> Rows:
+    """Steps of 10 images whose mean loss is the step's number, or as spoilt, and of which step % 4 are wrong."""
+    rows = Rows()
+    for step in steps:
+        module.step = step
+        scores, labels = torch.eye(10), torch.arange(10)
+        labels[: step % 4] += 1
+        module.train_meter.update(*count(scores, labels, torch.tensor((spoilt or {}).get(step, 10.0 * step))))
+        curves.on_train_batch_end(trainer(loggers=[rows]), module, None, None, 0)
+    return rows
+
+
+def test_each_reading_is_the_mean_since_the_one_before() -> None:
+    rows = train(log(), classifier(), range(1, 9)).rows
+    assert [step for step, _ in rows] == [3, 6, 8]
+    assert [row["train/loss"] for _, row in rows] == [2.0, 5.0, 7.5]
+    assert [row["train/err"] for _, row in rows] == pytest.approx([20.0, 10.0, 15.0])
+
+
+def test_a_reading_says_the_epoch_and_the_rate_that_its_last_update_used() -> None:
+    rows = train(log(), classifier(), range(1, 9)).rows
+    assert [row["epoch"] for _, row in rows] == pytest.approx([1.0, 2.0, 8 / 3])
+    assert [row["lr"] for _, row in rows] == [LR_OF_STEP[2], LR_OF_STEP[1], LR_OF_STEP[3]]
+
+
+def test_batches_of_one_update_are_read_once() -> None:
+    curves, module, rows = log(every_steps=1), classifier(), Rows()
+    module.step = 1
+    for _ in range(3):
+        module.train_meter.update(torch.tensor(1.0), 0, 2)
+        curves.on_train_batch_end(trainer(loggers=[rows]), module, None, None, 0)
+    assert [step for step, _ in rows.rows] == [1]
+
+
+@pytest.mark.parametrize("every_steps", [1, 2, 3, 5, 8])
+def test_the_running_error_is_that_of_the_last_epoch_wherever_readings_fall(every_steps: int) -> None:
+    curves = log(every_steps)
+    train(curves, classifier(), range(1, 9))
+    assert curves.last_epoch.as_list()[:3] == pytest.approx([10.0 * (6 + 7 + 8), 2 + 3 + 0, 30])
+
+
+def test_a_run_shorter_than_an_epoch_counts_all_of_it() -> None:
+    curves = log(images_per_epoch=1000)
+    train(curves, classifier(), range(1, 9))
+    assert curves.last_epoch.num_images == 80
+
+
+def test_an_epoch_that_does_not_divide_is_rounded_up() -> None:
+    assert log(images_per_epoch=31).last_epoch_start == 4
+    assert log(images_per_epoch=30).last_epoch_start == 5
+
+
+@pytest.mark.parametrize("cut", [2, 3, 5, 6, 7])
+def test_a_continuation_goes_on_with_the_same_numbers(cut: int) -> None:
+    whole, first, second = log(), log(), log()
+    expected = train(whole, classifier(), range(1, 9)).rows
+    module, continued = classifier(), classifier()
+    rows = train(first, module, range(1, cut + 1)).rows
+    second.restore(first.state(), cut)
+    continued.train_meter.put(Totals.of(module.train_meter).as_list())
+    assert rows + train(second, continued, range(cut + 1, 9)).rows == expected
+    assert second.state() == whole.state()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize(("step", "loss"), [(1, None), (2, 1.0), (3, 1.5), (4, 2.0), (5, 4.0), (6, 4.5), (8, 7.0)])
+def test_divergence_says_the_first_step_and_the_last_finite_values_wherever_readings_fall(
+    value: float, step: int, loss: float | None
+) -> None:
+    curves, module = log(), classifier()
+    curves.latest["val/loss"] = value
+    with pytest.raises(Diverged) as caught:
+        train(curves, module, range(1, 9), {step: value, 6: value} if step < 6 else {step: value})
+    assert caught.value.step == step
+    last = caught.value.last_finite
+    assert last.get("train/loss") == loss
+    assert last.keys() <= {"train/loss", "train/err"}
+
+
+def test_validation_tells_every_split_that_was_measured_and_no_other() -> None:
+    module, rows, curves = classifier(), Rows(), log()
+    module.step = 6
+    for data in (batch("val", seed=0), batch("val", seed=1, n=2), batch("test", seed=2)):
+        module.validation_step(data, 0)
+    curves.on_validation_epoch_end(trainer(loggers=[rows]), module)
+    ((step, values),) = rows.rows
+    assert step == 6
+    assert set(values) == {"val/loss", "val/err", "test/loss", "test/err"}
+    assert values == eval_metrics(module) == curves.latest
+    assert values["val/loss"] == pytest.approx(Totals.of(module.eval_meter("val")).loss)

@@ -1,0 +1,94 @@
+"""The clock around the steps, and batch norm's statistics after them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from depthlab.data import datamodule
+from depthlab.data.datamodule import ImageDataModule
+from depthlab.training.callbacks import precise_bn as finishing
+from depthlab.training.callbacks.precise_bn import AveragedBatchNorm, Stopwatch
+
+from ..data.test_datamodule import ARGUMENTS, small_source
+from .small import classifier, trainer
+
+
+def test_the_stopwatch_counts_training_and_not_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(finishing.time, "monotonic", lambda: now)
+    watch, module = Stopwatch(), classifier()
+    seen = []
+    events: list[tuple[Callable[..., None], float]] = [
+        (watch.on_train_start, 5.0),
+        (watch.on_validation_start, 70.0),
+        (watch.on_validation_end, 2.0),
+        (watch.on_train_end, 50.0),
+    ]
+    for event, seconds_after in events:
+        event(trainer(), module)
+        now += seconds_after
+        seen.append(watch.seconds)
+    assert seen == [5.0, 5.0, 7.0, 7.0]
+
+
+@pytest.fixture
+def data(monkeypatch: pytest.MonkeyPatch) -> ImageDataModule:
+    """50 images in batches of 8: an epoch is 7 batches."""
+    monkeypatch.setitem(datamodule.SOURCES, "digits", lambda data_dir: small_source())
+    return ImageDataModule(**{**ARGUMENTS, "data_dir": Path()})
+
+
+def with_batch_norm(step: int, data: ImageDataModule) -> nn.BatchNorm2d:
+    """The statistics after the callback saw the end of an epoch at `step`; the run ends at step 10."""
+    module = classifier()
+    module.network = norm = nn.BatchNorm2d(3)
+    module.step = step
+    plugin = SimpleNamespace(forward_context=nullcontext)
+    AveragedBatchNorm(data, max_steps=10, first_number=10).on_train_epoch_end(trainer(precision_plugin=plugin), module)
+    return norm
+
+
+def test_processes_share_the_statistics_that_each_averaged(
+    data: ImageDataModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = with_batch_norm(10, data)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda statistic: statistic.add_(3.0))  # the other's
+    shared = with_batch_norm(10, data)
+    for name in ("running_mean", "running_var"):
+        torch.testing.assert_close(getattr(shared, name), (getattr(alone, name) + 3.0) / 2)
+
+
+def test_the_stopwatch_notes_the_first_batch_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(finishing.time, "monotonic", lambda: now)
+    watch, module = Stopwatch(), classifier()
+    module.step = 30
+    watch.on_train_start(trainer(), module)
+    for seconds, step in ((7.0, 30), (60.0, 80), (1.0, 130)):
+        now += seconds
+        module.step = step
+        watch.on_train_batch_end(trainer(), module, None, None, 0)
+    assert (watch.warm_up_steps, watch.warm_up_seconds, watch.seconds) == (50, 67.0, 68.0)
+
+
+def test_statistics_become_plain_averages_over_the_epoch_that_would_have_followed(data: ImageDataModule) -> None:
+    norm = with_batch_norm(10, data)
+    batches = [data.transfer_batch_to_device(number, torch.device("cpu"), 0).images for number in range(10, 17)]
+    means = torch.stack([images.mean((0, 2, 3)) for images in batches])
+    variances = torch.stack([images.transpose(0, 1).flatten(1).var(1) for images in batches])
+    assert torch.allclose(norm.running_mean, means.mean(0), atol=1e-6)
+    assert torch.allclose(norm.running_var, variances.mean(0), atol=1e-6)
+    assert norm.momentum == 0.1
+
+
+def test_statistics_are_left_alone_before_the_last_step(data: ImageDataModule) -> None:
+    assert not with_batch_norm(9, data).running_mean.any()
