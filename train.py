@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from depthlab.config.check import check
 from depthlab.config.commandline import CONFIGURATION_ERRORS, check_names, explain, multirun_first
+from depthlab.config.hydra_options import store_options
 from depthlab.errors import InputError
 from depthlab.runs import exits
 from depthlab.runs.frozen import freeze
@@ -57,6 +58,7 @@ def main() -> int:
     warnings.filterwarnings("ignore", message="\\s*'hydra/launcher/ray' is validated against ConfigStore")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises then, rather than printing and exiting by itself
     try:
+        store_options()
         check_names(sys.argv[1:], CONFIG_DIR)
         compose()
         tree = _resolved(composed[0]) if composed else None

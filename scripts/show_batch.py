@@ -17,8 +17,8 @@ from omegaconf import OmegaConf
 
 from depthlab.config.check import check
 from depthlab.config.commandline import CONFIGURATION_ERRORS, check_names, explain
+from depthlab.data.batch import Batch
 from depthlab.data.batch_preview import draw_rows
-from depthlab.data.datamodule import Batch
 from depthlab.data.device_images import Normalization
 from depthlab.errors import InputError
 

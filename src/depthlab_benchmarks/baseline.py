@@ -23,7 +23,8 @@ from torchvision import transforms
 from depthlab.config.hardware import probe
 from depthlab.config.schema import TrainConfig
 from depthlab.data.datamodule import ImageDataModule
-from depthlab.runs.build import build_classifier, build_data, build_network
+from depthlab.optim.parameter_groups import parameter_groups
+from depthlab.runs.build import build_data, build_network, build_schedule
 from depthlab_benchmarks.clock import Clock
 from depthlab_benchmarks.recipe import read_config, torch_device
 
@@ -81,8 +82,7 @@ def endless(loader: DataLoader[Any]) -> Iterator[list[Tensor]]:
 
 def build_plain_network(config: TrainConfig, data: ImageDataModule) -> nn.Module:
     """The same network and weights, in torch's default memory layout."""
-    height, width, channels = data.image_shape
-    network = build_network(config, channels, len(data.classes), (height, width))
+    network = build_network(config, data.image_spec, data.num_outputs)
     return network.to(memory_format=torch.contiguous_format)
 
 
@@ -101,14 +101,15 @@ def main() -> None:
 
 def train(config: TrainConfig, network: nn.Module, loader: DataLoader[Any], device: torch.device, clock: Clock) -> None:
     """The loop."""
-    module = build_classifier(config, network)  # for its optimiser and its learning rate
-    optimizer: Any = module.build_optimizer(network, fused=False)
+    schedule, spec = build_schedule(config), config.optimizer
+    # Neither fused nor foreach is asked for: torch then chooses foreach on a GPU, as in a loop that says nothing.
+    optimizer = spec.build(parameter_groups(network, spec.weight_decay, spec.decay_norm_and_bias), None)
     loss_sum = num_right = 0.0
     network.train()
     for step, (images, labels) in enumerate(endless(loader)):
         images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
         for group in optimizer.param_groups:
-            group["lr"] = module.schedule(step)
+            group["lr"] = schedule(step)
         with clock.spans.span("network"):
             scores = network(images)
             loss = F.cross_entropy(scores, labels)

@@ -10,7 +10,10 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from depthlab.config.check import check_name, nearest
+from depthlab.config.combinations import check_name
+from depthlab.config.hydra_options import option_names
+from depthlab.config.nearest import nearest
+from depthlab.config.registry import groups as registered_groups
 from depthlab.config.schema import known_keys
 from depthlab.errors import InputError
 
@@ -48,7 +51,7 @@ def check_names(arguments: list[str], config_dir: Path) -> None:
     Raises:
         InputError: names the key, the value and the nearest valid name, or what to install.
     """
-    groups = [path.name for path in config_dir.iterdir() if path.is_dir()]
+    groups = sorted({path.name for path in config_dir.iterdir() if path.is_dir()} | {*registered_groups()})
     keys = known_keys()
     if any(argument in COMPLETION_FLAGS for argument in arguments):
         return  # what follows is for the shell
@@ -62,7 +65,8 @@ def check_names(arguments: list[str], config_dir: Path) -> None:
             raise InputError(f"{text}: {module} is not installed. Type: pip install -e '.[{extra}]'")
         name = override.key_or_group
         if name in groups and override.value() is None and not override.is_delete():
-            options = ", ".join(sorted(path.stem for path in (config_dir / name).glob("*.yaml")))
+            files = {path.stem for path in (config_dir / name).glob("*.yaml")}
+            options = ", ".join(sorted(files | {*option_names(name)}))
             raise InputError(f"{text}: a group needs one of its options: {options}.")
         if name in NEEDED and override.value() is None:
             raise InputError(f"{text}: a sweep needs one. Leave it out for the usual one.")
