@@ -11,11 +11,12 @@ import torch
 from lightning.pytorch import Callback
 from torch import Tensor
 
+from depthlab.config.images import ImageSpec
+from depthlab.optim.components.sgd import SGD
 from depthlab.records.curve_file import read_curves
 from depthlab.records.journal import Journal
 from depthlab.records.record import read_record
-from depthlab.runs import build
-from depthlab.runs import run as story
+from depthlab.runs import build, fit
 from depthlab.runs.run import run
 from depthlab.training.callbacks.progress import ProgressView
 from depthlab.training.graph_steps import StepChunks, _leaving_no_trace, why_not_capturable
@@ -29,7 +30,7 @@ from . import small
 POSSIBLE: dict[str, Any] = {
     "accelerator": "gpu",
     "precision": "bf16-mixed",
-    "num_processes": 1,
+    "strategy": "auto",
     "accumulate_grad_batches": 1,
     "clips_by_value": False,
     "last_batch": "wrap",
@@ -66,7 +67,7 @@ def test_blocks_end_at_every_boundary_and_are_never_longer_than_asked() -> None:
         ({"accelerator": "cpu"}, "CUDA"),
         ({"accelerator": "mps"}, "CUDA"),
         ({"precision": "16-mixed"}, "fp16"),
-        ({"num_processes": 2}, "processes"),
+        ({"strategy": "ddp"}, "processes"),
         ({"accumulate_grad_batches": 2}, "accumulated"),
         ({"clips_by_value": True}, "by value"),
         ({"last_batch": "short"}, "last_batch"),
@@ -134,18 +135,21 @@ def test_the_record_says_whether_steps_were_captured(compose_config: Compose, mo
 def test_clipping_goes_without_a_fused_optimiser_unless_a_block_clips(
     compose_config: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = compose_config(*SMALL, "trainer.gradient_clip_val=1")
+    seen: list[bool | None] = []
+    make = SGD.build
+    monkeypatch.setattr(SGD, "build", lambda self, groups, fused: seen.append(fused) or make(self, groups, None))
+    config = compose_config(*SMALL)
     config.trainer.accelerator = "gpu"
-    module = build.build_classifier(config, build.build_network(config, 1, 10))
-    assert module.configure_optimizers().defaults["fused"] is False
-    config.trainer.gradient_clip_val = None
-    module = build.build_classifier(config, build.build_network(config, 1, 10))
-    assert module.configure_optimizers().defaults["fused"] is True
+    for clips, captured in ((1.0, False), (1.0, True), (None, False)):
+        config.trainer.gradient_clip_val = clips
+        network = build.build_network(config, ImageSpec(8, 8, 1), 10)
+        build.build_module(config, network, 10, captured).configure_optimizers()
+    assert seen == [None, True, True]
 
 
 def test_a_benchmark_can_watch_blocks(compose_config: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     in_blocks(monkeypatch)
-    watched, make = [], story.build_trainer
+    watched, make = [], fit.build_trainer
 
     def build_trainer(*args: Any, **options: Any) -> Any:
         trainer = make(*args, **options)
@@ -160,7 +164,7 @@ def test_a_benchmark_can_watch_blocks(compose_config: Compose, monkeypatch: pyte
         callback.on_train_start = on_train_start
         return trainer
 
-    monkeypatch.setattr(story, "build_trainer", build_trainer)
+    monkeypatch.setattr(fit, "build_trainer", build_trainer)
     directory = run(compose_config(*SMALL, "trainer.steps_per_replay=4"), "").directory
     assert read_record(directory)["status"] == "finished"
     assert watched[0].take().keys() == {"input"}
@@ -266,7 +270,9 @@ def test_the_steps_before_a_capture_leave_no_trace(monkeypatch: pytest.MonkeyPat
 def test_a_long_block_is_cut_at_the_start_of_the_last_epoch(compose_config: Compose) -> None:
     config = compose_config(*SMALL)
     config.trainer = replace(config.trainer, steps_per_replay=50, accelerator="gpu", precision="32-true")
-    blocks, obstacle = build.build_blocks(config, last_epoch_start=1, callbacks=[])
+    planned = small.plan(log_every_steps=3, images_per_epoch=110)
+    assert planned.last_epoch_start == 1
+    blocks, obstacle = build.build_chunks(config, planned, callbacks=[])
     assert obstacle is None
     assert blocks is not None
     assert [blocks.end(step) for step in (0, 1, 3)] == [1, 3, 6]
