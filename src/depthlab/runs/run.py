@@ -30,6 +30,7 @@ from depthlab.records.record import FILE_NAME, read_record
 from depthlab.records.weight_files import hash_weights
 from depthlab.runs.build import build_blocks, build_classifier, build_data, build_network, build_trainer, start_from
 from depthlab.runs.callbacks import build_callbacks
+from depthlab.runs.observer import Observer
 from depthlab.runs.outcome import Outcome, describe, planned
 from depthlab.training.callbacks.checkpointing import Interrupted, StopRequest
 from depthlab.training.callbacks.metric_logger import Diverged, MetricLogger, eval_metrics, finite
@@ -43,13 +44,16 @@ from depthlab.training.resume_state import capture, load_errors
 Record = dict[str, Any]
 
 
-def run(config: TrainConfig, command: str, expected: str | None = None) -> Outcome:
+def run(
+    config: TrainConfig, command: str, expected: str | None = None, observer: Observer | None = None
+) -> Outcome:
     """Do what `config` says, unless it is done already; go on where an earlier start was cut off.
 
     Args:
         config: a checked configuration.
         command: what a person types to get this run, for the record.
         expected: the name of the run's directory, where that was known before.
+        observer: is told about the run; see `Observer`.
 
     Raises:
         InputError: what was asked for cannot be done here; nothing was overwritten.
@@ -68,7 +72,7 @@ def run(config: TrainConfig, command: str, expected: str | None = None) -> Outco
     if config.dry_run:
         return planned(config, directory)
     if not _is_first_process():
-        status = _Run(config, command, identity, directory, hardware, {}).execute().status
+        status = _Run(config, command, identity, directory, hardware, {}, observer).execute().status
         return Outcome(status, "", directory)  # the first process speaks for all
     with claim(directory):
         existing = read_record(directory) if (directory / FILE_NAME).exists() else {}
@@ -80,7 +84,7 @@ def run(config: TrainConfig, command: str, expected: str | None = None) -> Outco
         elif is_done:
             return Outcome(existing["status"], f"{describe(existing, directory)} (already finished)", directory)
         try:
-            return _Run(config, command, identity, directory, hardware, existing).execute()
+            return _Run(config, command, identity, directory, hardware, existing, observer).execute()
         except InputError:
             with suppress(OSError):
                 directory.rmdir()  # made for this run, and still empty
@@ -103,8 +107,10 @@ class _Run:
         directory: Path,
         hardware: Hardware,
         existing: Record,
+        observer: Observer | None,
     ) -> None:
         self.config = config
+        self.observer = observer
         self.directory = directory
         self.stopwatch = Stopwatch()
         self.state = load_newest(directory, _is_first_process()) if existing or not _is_first_process() else None
@@ -153,8 +159,10 @@ class _Run:
         config, record = self.config, self.journal.record
         check_loggers(config.logger.wandb)
         data = build_data(config)
+        self._mark("data")
         height, width, channels = data.image_shape
         network = build_network(config, channels, len(data.classes), (height, width))
+        self._mark("network")
         if isinstance(network, TwoStream):
             network.rgbl.set_deviations(data.normalization.deviations())
         record["data"] = data.describe()
@@ -170,6 +178,10 @@ class _Run:
         if config.trainer.compile:
             compile_training(module, config.trainer.accelerator)
         return data, module
+
+    def _mark(self, part: str) -> None:
+        if self.observer:
+            self.observer.mark(part)
 
     def _check_same_images(self) -> None:
         """A folder of images counts by its name, and the one of this name may be another now."""
@@ -206,7 +218,9 @@ class _Run:
         if self.journal.writes:
             for line in [*self.journal.changes(), *([obstacle] if obstacle else [])]:
                 print(f"{self.directory.name}: {line}")
-        trainer = build_trainer(config.trainer, self.directory, loggers, callbacks, clips=blocks is None)
+        # Not among those that decide about replay: an observer changes nothing of what it observes.
+        watching = list(self.observer.callbacks()) if self.observer else []
+        trainer = build_trainer(config.trainer, self.directory, loggers, callbacks + watching, clips=blocks is None)
         if self.first_step < max_steps:
             with stop.listening():
                 trainer.fit(module, datamodule=data)
