@@ -1,1 +1,1 @@
-"""The commands of `depthlab`, one module each: `main(arguments)` returns the exit code. Without arguments it takes those of the process."""
+"""The commands of `depthlab`, one module each. `main(arguments=sys.argv[1:])` returns the exit code."""

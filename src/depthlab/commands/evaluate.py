@@ -49,4 +49,3 @@ def _parse(arguments: Sequence[str]) -> dict[str, str]:
     if "run" not in options:
         raise InputError("which run? Give run=DIRECTORY.")
     return options
-

@@ -62,4 +62,3 @@ def _default_out(options: argparse.Namespace) -> Path:
     if not options.compare:
         return first / "report"
     return first / f"compare_{'_'.join(folder.resolve().name for folder in options.folders[1:])}"
-

@@ -83,4 +83,3 @@ def _remove_checkpoints(directories: list[Path]) -> None:
                 freed += path.stat().st_size
                 path.unlink()
     print(f"removed the checkpoints of finished runs: {freed / 1e6:.1f} MB")
-

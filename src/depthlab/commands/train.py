@@ -7,7 +7,6 @@ import shlex
 import sys
 import warnings
 from collections.abc import Sequence
-from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,10 +16,10 @@ from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from depthlab.config.check import check
-from depthlab.config.commandline import CONFIGURATION_ERRORS, check_names, explain, multirun_first
+from depthlab.config.commandline import CONFIGURATION_ERRORS, check_names, explain, options_first
 from depthlab.config.folder import config_dir
 from depthlab.config.hydra_keys import check_hydra_keys
-from depthlab.config.output import open_missing_streams, outlive_readers
+from depthlab.config.output import prepare_streams
 from depthlab.config.program import command_words
 from depthlab.errors import InputError
 from depthlab.runs import exits
@@ -36,10 +35,7 @@ Tree = dict[str, Any]
 def main(arguments: Sequence[str] | None = None) -> int:
     """`train` as the whole of a process, whose streams and signals are prepared first."""
     exits.stop_when_asked(also=())  # Ctrl-C is handled in `train`
-    open_missing_streams()
-    for stream in (sys.stdout, sys.stderr):
-        cast(TextIOWrapper, stream).reconfigure(errors="replace")  # a terminal without ± shows a ?
-    outlive_readers(["stderr"])  # stdout from the start of the run on: --cfg job on a full disk is an error
+    prepare_streams()
     return train(sys.argv[1:] if arguments is None else arguments)
 
 
@@ -51,7 +47,7 @@ def train(arguments: Sequence[str], observer: Observer | None = None) -> int:
         observer: is told about the run. Runs of a sweep, which have processes of their own, have none.
     """
     command = shlex.join([*command_words(sys.argv, "train"), *arguments])
-    sys.argv[1:] = multirun_first(arguments)
+    sys.argv[1:] = options_first(arguments)
     # The options of hydra/launcher=ray have the name of its plugin's schema, on purpose.
     warnings.filterwarnings("ignore", message="\\s*'hydra/launcher/ray' is validated against ConfigStore")
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -18,10 +18,9 @@ from depthlab.config.program import command_words
 from depthlab.config.schema import known_keys
 from depthlab.errors import InputError
 
-MULTIRUN_FLAGS = ("-m", "--multirun")
 NEEDED = ("hydra.launcher", "hydra.sweeper", "hydra/launcher", "hydra/sweeper")
 COMPLETION_FLAGS = ("-sc", "--shell-completion", "--shell_completion")
-# Hydra's options that take a value as the next word, which is no override.
+# Hydra's options that take a value as the next word, which is not an override.
 OPTIONS_WITH_VALUE = (
     "--cfg",
     "-c",
@@ -40,10 +39,10 @@ OPTIONS_WITH_VALUE = (
 EXTRAS = {"hydra/launcher=slurm": ("submitit", "slurm"), "hydra/launcher=ray": ("ray", "ray")}
 
 
-def multirun_first(arguments: Sequence[str]) -> list[str]:
-    """`arguments` with -m in front: Hydra 1.3.8 refuses overrides on both sides of it (its issue 3053)."""
-    flags = [argument for argument in arguments if argument in MULTIRUN_FLAGS]
-    return [*flags[:1], *(argument for argument in arguments if argument not in MULTIRUN_FLAGS)]
+def options_first(arguments: Sequence[str]) -> list[str]:
+    """`arguments` with the options in front: Hydra 1.3.8 refuses overrides on both sides of one (its issue 3053)."""
+    options, overrides = _split(arguments)
+    return [*options, *overrides]
 
 
 def check_names(arguments: Sequence[str], config_dir: Path) -> None:
@@ -57,7 +56,7 @@ def check_names(arguments: Sequence[str], config_dir: Path) -> None:
     if any(argument in COMPLETION_FLAGS for argument in arguments):
         return  # what follows is for the shell
     _check_options(arguments)
-    for text in _overrides(arguments):
+    for text in _split(arguments)[1]:
         try:
             override = OverridesParser.create().parse_override(text)
         except HydraException as error:
@@ -85,6 +84,8 @@ def _check_hydra_override(text: str, override: Override) -> None:
     name = override.key_or_group
     if "_target_" in text:
         raise InputError(f"{text}: no code can be named here. A launcher is chosen with hydra/launcher=pool.")
+    if name.startswith("hydra.sweeper.params"):
+        raise InputError(f"{text}: a sweep is typed as -m KEY=VALUE,VALUE. Files alone set hydra.sweeper.params.")
     if name == "hydra.searchpath":
         raise InputError(f"{text}: add a folder of configuration files with --config-dir DIR.")
     if name in NEEDED and override.value() is None:
@@ -93,7 +94,7 @@ def _check_hydra_override(text: str, override: Override) -> None:
 
 def _check_group(text: str, override: Override, groups: Sequence[str], config_dir: Path) -> None:
     name, value = override.key_or_group, override.value()
-    if isinstance(value, Glob) and name not in groups:
+    if override.value_type is ValueType.GLOB_CHOICE_SWEEP and name not in groups:
         raise InputError(f"{text}: glob chooses among the options of a group, and {name} is a key.")
     if name in groups and value is None and not override.is_delete():
         options = ", ".join(sorted(path.stem for path in (config_dir / name).glob("*.yaml")))
@@ -136,10 +137,13 @@ def explain(error: Exception) -> str:
 CONFIGURATION_ERRORS = (ConfigCompositionException, HydraException, OmegaConfBaseException, YAMLError)
 
 
-def _overrides(arguments: Sequence[str]) -> list[str]:
-    found, skip = [], False
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The options with their values, and the overrides."""
+    options: list[str] = []
+    overrides: list[str] = []
+    takes_value = False
     for argument in arguments:
-        if not skip and not argument.startswith("-"):
-            found.append(argument)
-        skip = argument in OPTIONS_WITH_VALUE
-    return found
+        is_option = takes_value or argument.startswith("-")
+        (options if is_option else overrides).append(argument)
+        takes_value = argument in OPTIONS_WITH_VALUE
+    return options, overrides

@@ -20,6 +20,7 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from depthlab.config.check import check_name
 from depthlab.config.identity import flatten
 from depthlab.config.sweep_size import check_sweep
 from depthlab.errors import InputError
@@ -55,12 +56,14 @@ def check_hydra_keys(arguments: Sequence[str], config_dir: Path) -> None:
     trusted = _compose(_loader(config_dir), [each for each in overrides if _is_hydra(each)])
     composed = _compose(loader, overrides)
     _compare(composed, trusted)
+    check_name("name", str(composed.name))  # the folder of a sweep has this name, and Hydra makes it
     params = composed.hydra.sweeper.params or {}
     if options.multirun or composed.hydra.mode is RunMode.MULTIRUN:
         jobs = check_sweep(overrides, {str(key): value for key, value in params.items()})
         if composed.hydra.launcher._target_ != OWN_LAUNCHER:
             for choice in _choices(jobs, loader):
-                _compare(_compose(loader, [*overrides, choice]), trusted)
+                others = [each for each in overrides if each.key_or_group != choice.key_or_group]
+                _compare(_compose(loader, [*others, choice]), trusted)
 
 
 def _is_hydra(override: Override) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
 from io import BufferedWriter, FileIO, TextIOWrapper
 from typing import Any
 
@@ -12,44 +11,46 @@ STREAMS = {"stdout": 1, "stderr": 2}
 
 
 class LossyFile(FileIO):
-    """A file whose writes never fail: after the first error everything written to it is discarded."""
+    """A file that discards what it cannot write. `forgives` are the errors after which it does so."""
+
+    forgives: type[OSError] = BrokenPipeError
 
     def write(self, data: Any) -> int:
-        """Write the bytes, or discard them."""
+        """Write the bytes, or discard these and all that follow."""
         try:
             return super().write(data)
-        except OSError:
+        except self.forgives:
             # The descriptor itself, so that processes started from here discard their output too.
             _open_null(self.fileno())
             return len(data)
 
 
-def open_missing_streams() -> None:
-    """Open /dev/null in the place of closed streams (`>&-`), whose descriptors the next file would get."""
+def prepare_streams() -> None:
+    """For the start of a process: a reader that leaves (`| head`) is no error, and closed streams are opened.
+
+    The descriptor of a closed stream (`>&-`) would be that of the next file which is opened.
+    """
     for name, descriptor in STREAMS.items():
         if getattr(sys, name) is None:
             _open_null(descriptor)
             setattr(sys, name, os.fdopen(descriptor, "w", closefd=False))
-            setattr(sys, f"__{name}__", getattr(sys, name))
+        setattr(sys, name, _lossy(getattr(sys, name)))
 
 
-def outlive_readers(names: Iterable[str] = STREAMS) -> None:
-    """From now on a print to these streams cannot fail. Streams that somebody has replaced stay as they are."""
-    for name in names:
-        stream = getattr(sys, name)
-        if isinstance(stream, TextIOWrapper) and stream is getattr(sys, f"__{name}__"):
-            setattr(sys, name, _lossy(stream))
+def outlive_output() -> None:
+    """From now on no print can fail, on a full disk neither. Streams that were not prepared stay as they are."""
+    for name in STREAMS:
+        raw = getattr(getattr(getattr(sys, name), "buffer", None), "raw", None)
+        if isinstance(raw, LossyFile):
+            raw.forgives = OSError
 
 
 def _lossy(stream: TextIOWrapper) -> TextIOWrapper:
-    try:
-        stream.flush()
-    except OSError:  # of what was printed before; it would fail again when the old stream is closed
-        _open_null(stream.fileno())
+    stream.flush()
     return TextIOWrapper(
         BufferedWriter(LossyFile(stream.fileno(), "w", closefd=False)),
         encoding=stream.encoding,
-        errors=stream.errors,
+        errors="replace",  # a terminal without ± shows a ?
         line_buffering=stream.line_buffering,
         write_through=stream.write_through,
     )

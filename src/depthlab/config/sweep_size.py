@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, RangeSweep
+from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep, ValueType
 from hydra.errors import HydraException
 
 from depthlab.errors import InputError
@@ -53,15 +53,13 @@ def _parse(key: str, value: Any) -> Override:
 
 def _count(override: Override) -> int:
     """The number of values of one key."""
-    if not override.is_sweep_override():
-        return 1
+    if not override.is_sweep_override() or override.value_type is ValueType.GLOB_CHOICE_SWEEP:
+        return 1  # of glob, the options of a group
     sweep, typed = override.value(), override.input_line
     if isinstance(sweep, RangeSweep):
         number = _length(sweep, str(typed))
     elif isinstance(sweep, ChoiceSweep):
         number = len(sweep.list)
-    elif isinstance(sweep, Glob):
-        return 1  # the options of a group, or an error of `check_names`
     else:
         raise InputError(f"{typed}: a sweep needs single values, such as 1,2,3 or range(1,4).")
     if number == 0:

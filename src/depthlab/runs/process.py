@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from depthlab.config.output import open_missing_streams, outlive_readers
+from depthlab.config.output import outlive_output, prepare_streams
 from depthlab.errors import InputError
 from depthlab.records.directory import Held
 from depthlab.runs import exits
@@ -36,7 +36,7 @@ def perform(
     """
     from depthlab.config.check import check
 
-    outlive_readers()
+    outlive_output()
     exits.stop_when_asked()  # until the first step and after the last one the checkpoints that there are suffice
     try:
         config = check(tree)
@@ -59,7 +59,7 @@ def perform(
 
 def main() -> int:
     """Run the configuration file named on the command line."""
-    open_missing_streams()
+    prepare_streams()
     if len(sys.argv) != 2:
         print(__doc__, file=sys.stderr)
         return exits.MISTAKE

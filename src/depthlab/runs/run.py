@@ -44,9 +44,7 @@ from depthlab.training.resume_state import capture, load_errors
 Record = dict[str, Any]
 
 
-def run(
-    config: TrainConfig, command: str, expected: str | None = None, observer: Observer | None = None
-) -> Outcome:
+def run(config: TrainConfig, command: str, expected: str | None = None, observer: Observer | None = None) -> Outcome:
     """Do what `config` says, unless it is done already; go on where an earlier start was cut off.
 
     Args:
