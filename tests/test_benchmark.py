@@ -192,7 +192,7 @@ def test_start_up_is_shown_by_its_parts(command: Command, tmp_path: Path) -> Non
     starts, commands = measure(command, tmp_path, "startup", "--repeats", "1")["comparisons"]
     parts = {name: values[0] for name, values in starts["sides"]["resnet20"]["measurements"].items()}
     total = parts.pop("total")
-    assert list(parts)[:3] == ["interpreter and Hydra", "torch", "Lightning"]
+    assert list(parts)[:3] == ["command line", "torch", "Lightning"]
     assert list(parts)[-3:] == ["data", "network", "first step"]
     assert sum(parts.values()) == pytest.approx(total)
     assert {"--help", "--cfg job", "tab completion"} <= commands["sides"].keys()

@@ -43,7 +43,7 @@ def _by_decay(parameters: list[nn.Parameter], weight_decay: float, decay_norm_an
 
 def build_sgd(
     network: nn.Module,
-    fused: bool,
+    fused: bool | None,
     lr: float,
     momentum: float,
     nesterov: bool,
@@ -58,7 +58,7 @@ def build_sgd(
 
 def build_adamw(
     network: nn.Module,
-    fused: bool,
+    fused: bool | None,
     lr: float,
     beta1: float,
     beta2: float,
@@ -72,5 +72,6 @@ def build_adamw(
     return torch.optim.AdamW(groups, lr=lr, betas=(beta1, beta2), eps=eps, fused=fused)
 
 
-# What `optimizer.name` may say. `fused` updates all parameters in one kernel.
+# What `optimizer.name` may say. `fused` updates all parameters in one kernel; None
+# leaves the choice to torch, which updates them together (foreach) on a GPU.
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"sgd": build_sgd, "adamw": build_adamw}

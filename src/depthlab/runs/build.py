@@ -119,8 +119,8 @@ def build_classifier(config: TrainConfig, network: nn.Module) -> Classifier:
     """The LightningModule around a network; what is frozen of the network is held from here on."""
     trainer = config.trainer
     arguments = {key: value for key, value in asdict(config.optimizer).items() if key != "name"}
-    # Lightning does not clip gradients for an optimiser that could unscale them itself.
-    fused = trainer.accelerator == "gpu" and trainer.gradient_clip_val is None
+    # Lightning does not clip gradients for a fused optimiser. None, unlike False, leaves foreach to torch.
+    fused = True if trainer.accelerator == "gpu" and trainer.gradient_clip_val is None else None
     build_optimizer = partial(OPTIMIZERS[config.optimizer.name], fused=fused, **arguments)
     freeze(network, config.model.freeze)
     return Classifier(network, build_optimizer, build_schedule(config), config.augment.label_smoothing)

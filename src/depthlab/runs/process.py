@@ -40,8 +40,12 @@ def perform(
     exits.stop_when_asked()  # until the first step and after the last one the checkpoints that there are suffice
     try:
         config = check(tree)
+        if observer:
+            observer.mark("command line")
         from depthlab.runs.run import run  # torch and Lightning take seconds to import; mistakes are found before
 
+        if observer:
+            observer.mark("imports")
         outcome = run(config, command, directory, observer)
     except Held as error:
         print(f"error: {error}", file=sys.stderr)

@@ -241,7 +241,9 @@ class _Run:
             capture = trainer.accelerator == "gpu"
             steps = GraphStepper(lambda n: data.train_batch(n, module.device), trainer.gradient_clip_val, capture)
             module.train_in_blocks(steps.run)
-            module.build_optimizer = partial(module.build_optimizer, fused=capture)  # a block clips its own gradients
+            module.build_optimizer = partial(
+                module.build_optimizer, fused=capture or None
+            )  # a block clips its own gradients
             self.journal.record_captured(capture)
 
     def _loggers(self) -> list[Logger]:
