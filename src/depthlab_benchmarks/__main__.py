@@ -78,11 +78,11 @@ def main() -> int:
     except SideFailed as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    _report(arguments, settings, hardware, comparisons)
+    _print(arguments, settings, hardware, comparisons)
     return 0
 
 
-def _report(
+def _print(
     arguments: argparse.Namespace, settings: Settings, hardware: Hardware, comparisons: list[Comparison]
 ) -> None:
     """Print the tables and write the file."""
