@@ -22,8 +22,11 @@ from depthlab.training.endings import Diverged, Interrupted, finite
 from depthlab.training.resume_state import load_errors
 
 if TYPE_CHECKING:
+    from lightning.pytorch import Callback
+
     from depthlab.config.identity import Identity
     from depthlab.data.datamodule import ImageDataModule
+    from depthlab.runs.observer import Observer
     from depthlab.training.module import SupervisedModule
 
 
@@ -37,6 +40,7 @@ class RunInProgress:
         directory: the run's, held by this process or its first one.
         hardware: what this machine computes on.
         existing: the record of earlier segments; None where there are none.
+        observer: is told about the run.
         writes: False in the processes beside the first, which keep quiet.
     """
 
@@ -48,10 +52,12 @@ class RunInProgress:
         directory: Path,
         hardware: Hardware,
         existing: Any,
+        observer: Observer | None,
         writes: bool,
     ) -> None:
         self.config = config
         self.directory = directory
+        self.observer = observer
         self.stopwatch = Stopwatch()
         self.state = load_newest(directory, writes) if existing or not writes else None
         self.first_step: int = self.state["step"] if self.state else 0
@@ -74,7 +80,9 @@ class RunInProgress:
         try:
             data, module = self._build()
             self._announce()
-            fit = Fit(self.config, self.directory, data, module, self.journal, self.stopwatch, self.state)
+            fit = Fit(
+                self.config, self.directory, data, module, self.journal, self.stopwatch, self.state, self._watchers()
+            )
             fit.train()
             fit.test()
             # A measured loss may be infinite while batch norm's averages are young: that is no divergence.
@@ -101,7 +109,9 @@ class RunInProgress:
         for logger in config.loggers.values():
             logger.check_installed()
         data = build_data(config)
+        self._mark("data")
         network = build_network(config, data.image_spec, data.num_outputs, data.normalization)
+        self._mark("network")
         record["data"] = data.describe()
         record["task"] = config.task.describe(data.num_outputs, config.metrics)
         record["extensions"] = extensions_in_use(config)
@@ -117,6 +127,13 @@ class RunInProgress:
         if config.trainer.compile:
             compile_training(module, config.trainer.accelerator)
         return data, module
+
+    def _mark(self, part: str) -> None:
+        if self.observer:
+            self.observer.mark(part)
+
+    def _watchers(self) -> list[Callback]:
+        return list(self.observer.callbacks()) if self.observer else []
 
     def _check_same_images(self) -> None:
         """A folder of images counts by its name, and the one of this name may be another now."""
