@@ -150,21 +150,21 @@ class _Run:
         return self._outcome("finished")
 
     def _build(self) -> tuple[ImageDataModule, Classifier]:
-        config, record = self.config, self.journal.record
+        config = self.config
         check_loggers(config.logger.wandb)
         data = build_data(config)
         height, width, channels = data.image_shape
         network = build_network(config, channels, len(data.classes), (height, width))
         if isinstance(network, TwoStream):
             network.rgbl.set_deviations(data.normalization.deviations())
-        record["data"] = data.describe()
+        self.journal.update(data=data.describe())
         self._check_same_images()
-        record["model"] = _describe_network(config, network, (channels, height, width))
+        self.journal.update(model=_describe_network(config, network, (channels, height, width)))
         if self.state:
             with load_errors(self.state):
                 network.load_state_dict(self.state["network"])
         else:
-            record["weights"] = start_from(config, network)
+            self.journal.update(weights=start_from(config, network))
         module = build_classifier(config, network)
         module.step = self.first_step
         if config.trainer.compile:
