@@ -44,7 +44,7 @@ def main() -> int:
 def _table(directories: list[Path], folder: Path) -> Table:
     records = {directory: _read(directory) for directory in directories}
     task = common_task([record for record in records.values() if isinstance(record, Record)])
-    titles = [Text(f"{split} {task.main.title}" if task else split) for split in SPLITS]
+    titles = [Column(Text(f"{split} {task.main.title}" if task else split)) for split in SPLITS]
     table = Table(Column("run", overflow="fold"), "state", "step", *titles, "age", box=None)
     for directory, record in records.items():
         cells = _cells(record, directory) if isinstance(record, Record) else [f"damaged: {record}"]

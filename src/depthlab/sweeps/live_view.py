@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from depthlab.records.progress_file import TRAIN_ERROR, Progress, read_progress
@@ -133,7 +133,7 @@ class LiveTable(Lines):
 def jobs_table(entries: Sequence[Entry], rows: int) -> Table:
     """The jobs that are not done, those that run first, in at most `rows` rows."""
     title = next((progress.title for entry in entries if (progress := progress_of(entry))), TRAIN_ERROR)
-    table = Table("run", "state", "device", "step", Text(title), "time left", box=None, pad_edge=False)
+    table = Table("run", "state", "device", "step", Column(Text(title)), "time left", box=None, pad_edge=False)
     shown = sorted((entry for entry in entries if entry.state in ORDER), key=lambda entry: ORDER.index(entry.state))
     for entry in shown[:rows]:
         table.add_row(*_cells(entry), style=STYLES.get(entry.state))
