@@ -13,7 +13,7 @@ from lightning.pytorch import Trainer
 from depthlab.records.checkpoints import list_checkpoints, load_checkpoint
 from depthlab.records.record import read_record
 from depthlab.training.callbacks.checkpointing import Checkpoints
-from depthlab.training.module import Classifier
+from depthlab.training.module import SupervisedModule
 
 SMALL = ("model=resnet20", "model.depth=8")
 
@@ -40,7 +40,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Make the run that follows believe that it was asked to stop at `step`."""
     decide = Checkpoints._save_if_due
 
-    def save_if_due(self: Checkpoints, trainer: Trainer, module: Classifier) -> None:
+    def save_if_due(self: Checkpoints, trainer: Trainer, module: SupervisedModule) -> None:
         self.stop.is_made = module.step >= step
         decide(self, trainer, module)
 

@@ -1,4 +1,4 @@
-"""A loop with the run's mathematics and nothing else: no Lightning, meters, loggers, callbacks or checkpoints.
+"""A loop with the mathematics of a run and nothing else: no Lightning, meters, loggers, callbacks or checkpoints.
 
 python -m depthlab_benchmarks.bare DESCRIPTOR CONFIG.json
 """
@@ -15,10 +15,11 @@ from torch.nn import functional as F
 from depthlab.config.hardware import probe
 from depthlab.config.schema import TrainConfig
 from depthlab.data.datamodule import ImageDataModule
-from depthlab.runs.build import build_classifier, build_data, build_network
-from depthlab.training.module import Classifier
+from depthlab.runs.build import build_data, build_module, build_network
+from depthlab.training.module import SupervisedModule
 from depthlab_benchmarks.clock import Clock
 from depthlab_benchmarks.recipe import read_config, torch_device
+from depthlab_benchmarks.side_settings import describe_side
 
 
 def main() -> None:
@@ -30,19 +31,20 @@ def main() -> None:
     torch.backends.cudnn.benchmark = True
     torch.set_num_threads(config.trainer.num_threads or probe().cpu_cores)
     data = build_data(config)
-    height, width, channels = data.image_shape
-    network = build_network(config, channels, len(data.classes), (height, width)).to(device)
-    train(config, data, build_classifier(config, network), device, clock)
+    network = build_network(config, data.image_spec, data.num_outputs).to(device)
+    train(config, data, build_module(config, network, data.num_outputs), device, clock)
 
 
-def train(config: TrainConfig, data: ImageDataModule, module: Classifier, device: torch.device, clock: Clock) -> None:
+def train(
+    config: TrainConfig, data: ImageDataModule, module: SupervisedModule, device: torch.device, clock: Clock
+) -> None:
     """The same batches, autocast and optimiser as a run's."""
     optimizer: Any = module.configure_optimizers()
+    clock.settings = describe_side(module.network, optimizer, config.trainer.precision, device)
     is_bf16 = config.trainer.precision == "bf16-mixed"
     module.train()
     for step in itertools.count():
-        with clock.spans.span("input"):
-            batch = data.train_batch(step, device)
+        batch = data.train_batch(step, device)
         for group in optimizer.param_groups:
             group["lr"] = module.schedule(step) * group.get("lr_factor", 1.0)
         with clock.spans.span("network"):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from depthlab.optim.optimizers import OPTIMIZERS, build_adamw, build_sgd, parameter_groups
 from torch import Tensor, nn
 
 from depthlab.models import cifar_net
-from depthlab.optim.optimizers import OPTIMIZERS, build_adamw, build_sgd, parameter_groups
 
 GRADIENTS = (torch.tensor([[1.0, -2.0]]), torch.tensor([[0.5, 3.0]]))
 

@@ -24,7 +24,7 @@ from depthlab.runs.evaluate import evaluate_run, load_run
 from depthlab.runs.process import perform
 from depthlab.runs.run import run
 from depthlab.training.callbacks.checkpointing import Interrupted
-from depthlab.training.module import Classifier
+from depthlab.training.module import SupervisedModule
 
 from ..conftest import Compose
 from ..data.official import write_folder
@@ -195,7 +195,7 @@ def test_the_test_set_is_measured_once_with_the_last_weights(
 ) -> None:
     seen: list[tuple[str, int]] = []
     make = ImageDataModule.transfer_batch_to_device
-    modules: list[Classifier] = []
+    modules: list[SupervisedModule] = []
 
     def note(self: ImageDataModule, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         if isinstance(batch, tuple):
@@ -293,10 +293,10 @@ def test_divergence_is_a_result(compose_config: Compose) -> None:
 def test_weights_that_the_last_update_spoilt_are_no_result(
     compose_config: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def spoil(module: Classifier) -> None:
+    def spoil(module: SupervisedModule) -> None:
         next(module.network.parameters()).data[0] = torch.inf
 
-    monkeypatch.setattr(Classifier, "on_train_end", spoil)
+    monkeypatch.setattr(SupervisedModule, "on_train_end", spoil)
     record = read_record(run(compose_config(*SMALL), "").directory)
     assert (record["status"], record["steps"]) == ("diverged", 12)
     assert record["divergence"]["train/loss"] == record["metrics"]["train/loss"] > 0
@@ -401,7 +401,7 @@ def test_a_run_that_is_stopped_while_it_is_measured_goes_on_there(
 ) -> None:
     tree = as_dict(compose_config(*SMALL))
     with monkeypatch.context() as patch, signals_restored():
-        patch.setattr(Classifier, "test_step", lambda *_: signal.raise_signal(number))
+        patch.setattr(SupervisedModule, "test_step", lambda *_: signal.raise_signal(number))
         with pytest.raises(SystemExit) as stopped:
             perform(tree, "")
     assert stopped.value.code == 75
@@ -416,7 +416,7 @@ def test_ctrl_c_twice_stops_a_run_now(compose_config: Compose, monkeypatch: pyte
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(Classifier, "training_step", twice)
+    monkeypatch.setattr(SupervisedModule, "training_step", twice)
     with signals_restored(), pytest.raises(SystemExit) as stopped:
         perform(as_dict(compose_config(*SMALL)), "")
     assert stopped.value.code == 75

@@ -7,20 +7,20 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
+from depthlab.optim.optimizers import build_sgd
 from lightning.pytorch import Trainer
 from torch import nn
 
 from depthlab.data.datamodule import Batch
-from depthlab.optim.optimizers import build_sgd
 from depthlab.optim.schedules import Schedule
-from depthlab.training.module import Classifier
+from depthlab.training.module import SupervisedModule
 
 LR_OF_STEP = [0.5, 0.25, 0.125, 0.0625]
 
 
 def classifier(
     momentum: float = 0.0, weight_decay: float = 0.0, seed: int = 0, label_smoothing: float = 0.0
-) -> Classifier:
+) -> SupervisedModule:
     """A linear classifier of 1x1x4 images into three classes, whose rate differs from step to step."""
     torch.manual_seed(seed)
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
@@ -33,7 +33,7 @@ def classifier(
         weight_decay=weight_decay,
         decay_norm_and_bias=True,
     )
-    return Classifier(network, build, Schedule(1.0, lambda step: LR_OF_STEP[step % 4]), label_smoothing)
+    return SupervisedModule(network, build, Schedule(1.0, lambda step: LR_OF_STEP[step % 4]), label_smoothing)
 
 
 def batch(split: str = "train", seed: int = 0, n: int = 6) -> Batch:

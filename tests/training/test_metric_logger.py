@@ -10,7 +10,7 @@ import torch
 
 from depthlab.training.callbacks.metric_logger import Diverged, MetricLogger, eval_metrics
 from depthlab.training.meter import Totals, count
-from depthlab.training.module import Classifier
+from depthlab.training.module import SupervisedModule
 
 from .small import LR_OF_STEP, batch, classifier, trainer
 
@@ -32,7 +32,9 @@ def log(
     return MetricLogger(every_steps, max_steps, images_per_epoch, images_per_step)
 
 
-def train(curves: MetricLogger, module: Classifier, steps: range, spoilt: Mapping[int, float] | None = None) -> Rows:
+def train(
+    curves: MetricLogger, module: SupervisedModule, steps: range, spoilt: Mapping[int, float] | None = None
+) -> Rows:
     """Steps of 10 images whose mean loss is the step's number, or as spoilt, and of which step % 4 are wrong."""
     rows = Rows()
     for step in steps:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from depthlab.training.module import Classifier
+from depthlab.training.module import SupervisedModule
 from depthlab.training.resume_state import RestoreState, capture
 
 from .small import batch, classifier, trainer
@@ -29,12 +29,12 @@ class LossScale:
         self.scale = state["scale"]
 
 
-def made(module: Classifier, **attributes: Any) -> Trainer:
+def made(module: SupervisedModule, **attributes: Any) -> Trainer:
     """A trainer that has made the module's optimiser."""
     return trainer(optimizers=[module.configure_optimizers()], precision_plugin=LossScale(2.0), **attributes)
 
 
-def train(module: Classifier, fit: Trainer, steps: range) -> None:
+def train(module: SupervisedModule, fit: Trainer, steps: range) -> None:
     """Steps that also take from the random state, as dropout would."""
     for seed in steps:
         optimizer = fit.optimizers[0]

@@ -76,6 +76,22 @@ def device_name(accelerator: str, hardware: Hardware) -> str:
     return f"{accelerator}: {hardware.cpu}"
 
 
+def use_threads(trainer: TrainerConfig, hardware: Hardware, recorded: int | None) -> int:
+    """Set the number of CPU threads and return it.
+
+    A continuation keeps its own number, on which the order of sums depends; without trainer.num_threads, what the
+    variable OMP_NUM_THREADS says holds.
+    """
+    import torch
+
+    share = max(1, hardware.cpu_cores // (trainer.devices if trainer.accelerator == "cpu" else 1))
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    share = int(asked) if asked.isdigit() and int(asked) > 0 else share
+    num_threads = recorded or trainer.num_threads or share
+    torch.set_num_threads(num_threads)
+    return num_threads
+
+
 def peak_memory_mib(accelerator: str) -> float:
     """The most memory this process has held so far: tensors on a GPU, else all that was resident."""
     import torch

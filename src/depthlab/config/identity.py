@@ -9,51 +9,9 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-# Where a run happens, who watches it and how often it is saved do not change what it is. Device and thread
-# count are left out too, and so is how a step is made fast: they are recorded for each stretch of a run, which may
-# move to another machine.
-NOT_IDENTITY = (
-    "name",
-    "rerun",
-    "dry_run",
-    "paths",
-    "logger",
-    "checkpoint",
-    "trainer.accelerator",
-    "trainer.devices",
-    "trainer.strategy",
-    "trainer.num_threads",
-    "trainer.profiler",
-    "model.activation_checkpointing",
-    "trainer.compile",
-    "trainer.steps_per_replay",
-    # A folder's images are the same in memory and streamed.
-    "data.memory_limit_gib",
-    "data.num_workers",
-)
-
-# Keys that came after the first release, with the value at which they change nothing. A key at its neutral
-# value is left out of the identity, so that runs made before the key existed keep their names.
-IDENTITY_DEFAULTS: dict[str, Any] = {
-    "data.fold": None,
-    "data.num_folds": None,
-    "data.classes": None,
-    "data.images_per_class": None,
-    "augment.mixup": 0,
-    "augment.cutmix": 0,
-    "augment.color_jitter": 0,
-    "augment.random_erasing": 0,
-    "augment.label_smoothing": 0,
-    "model.weights": None,
-    "model.drop_classifier": False,
-    "model.freeze": "none",
-    "model.dropout": 0.0,
-    "model.two_stream": False,
-    "model.block": "basic",
-    "model.preactivation": False,
-    "model.stochastic_depth": 0.0,
-    "optimizer.backbone_lr_factor": 1.0,
-}
+from depthlab.config.registry import Group, groups
+from depthlab.config.schema import SECTIONS, RunKeys
+from depthlab.config.spec import Key, keys_of
 
 # What `recipe` leaves out besides: runs that differ in these alone are repetitions of one recipe.
 REPETITION = ("seed", "data.fold")
@@ -106,18 +64,57 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def identity_values(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a flat configuration says what a run is. A folder of images counts by its name, wherever it lies."""
-    kept = {key: value for key, value in config.items() if is_identity(key, value)}
-    if "data.folder" in kept:
-        kept["data.folder"] = PurePath(kept["data.folder"]).name
+    """What of a flat configuration says what a run is; a file or folder counts by its name, wherever it lies."""
+    kept = {key: value for key, value in config.items() if is_identity(key, value, config)}
+    for key in kept:
+        info = find_key(key, config)
+        if info is not None and info.is_path and isinstance(kept[key], str):
+            kept[key] = PurePath(kept[key]).name
     return kept
 
 
-def is_identity(key: str, value: Any) -> bool:
-    """Whether a key of the flat configuration, at this value, is part of what a run is."""
-    if any(key == left_out or key.startswith(f"{left_out}.") for left_out in NOT_IDENTITY):
-        return False
-    return not (key in IDENTITY_DEFAULTS and IDENTITY_DEFAULTS[key] == value)
+def is_identity(key: str, value: Any, config: Mapping[str, Any]) -> bool:
+    """Whether a key of the flat configuration, at this value, is part of what a run is.
+
+    A key that nothing declares, of a component that is not installed here, is.
+    """
+    section, _, rest = key.partition(".")
+    group = groups().get(section)
+    if group is not None and rest in (group.selector, ""):  # the choice itself, or null where nothing is chosen
+        return (value or "") != group.identity_default
+    if group is not None and group.selector is None and rest.partition(".")[0] in group.components:
+        component = group.components[rest.partition(".")[0]].spec
+        if not getattr(component, "identity", True) or section == "logger":
+            return False
+        if rest in group.components and rest not in _main_keys(group):
+            return bool(value)  # true: on, with nothing to be set
+    info = find_key(key, config)
+    return info is None or info.identifies(value)
+
+
+def find_key(key: str, config: Mapping[str, Any]) -> Key | None:
+    """What declares a dotted key of the flat configuration; None where nothing installed does."""
+    section, _, rest = key.partition(".")
+    if not rest:
+        return keys_of(RunKeys).get(key)
+    if section in SECTIONS and rest in keys_of(SECTIONS[section]):
+        return keys_of(SECTIONS[section])[rest]
+    group = groups().get(section)
+    if group is None:
+        return None
+    if group.selector is not None:
+        chosen = group.components.get(str(config.get(f"{section}.{group.selector}")))
+        return keys_of(chosen.spec).get(rest) if chosen else None
+    name, _, own = rest.partition(".")
+    if name not in group.components:
+        return None
+    spec = group.components[name].spec
+    return keys_of(spec).get(own or str(getattr(spec, "main", "")))
+
+
+def _main_keys(group: Group) -> set[str]:
+    """The components of a group for which a plain value stands."""
+    return {name for name, each in group.components.items() if getattr(each.spec, "main", None)}
 
 
 def _digest(values: Mapping[str, Any]) -> str:

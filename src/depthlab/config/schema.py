@@ -1,252 +1,150 @@
-"""The typed shape of a configuration: names, types, choices and ranges of every key.
+"""The typed configuration of a run: fixed sections with their keys, and the specs of the components it is made of.
 
-The YAML files in configs/ hold the values, the classes here hold names and types; `checks` holds one to the other.
-Nothing in a configuration names Python code: a family, a reader or an optimiser is looked up by its short name.
+Nothing in a configuration names Python code: a network, a reader or an optimiser is looked up by its registered name.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
 
-from omegaconf import MISSING, OmegaConf
+from omegaconf import OmegaConf
 
+from depthlab.config.registry import groups
+from depthlab.config.spec import OptionalSpec, Spec, key, keys_of
 
-@dataclass
-class NetworkConfig:
-    """What every network has: a name, the weights it starts from, what of it trains, dropout, a second stream."""
-
-    family: str = MISSING
-    name: str = MISSING
-    weights: str | None = None
-    drop_classifier: bool = False
-    freeze: str = "none"
-    dropout: float = 0.0
-    two_stream: bool = False
+if TYPE_CHECKING:
+    # Only the checker needs them: a configuration holds whatever is registered.
+    from depthlab.data.spec import AugmentationSpec, ImagesSpec
+    from depthlab.models.spec import ModelSpec
+    from depthlab.optim.spec import OptimizerSpec, ScheduleSpec
+    from depthlab.tasks.spec import LossSpec, MetricSpec, TaskSpec
+    from depthlab.training.spec import CallbackSpec, LoggerSpec
 
 
 @dataclass
-class CifarNetConfig(NetworkConfig):
-    """A plain or residual network of section 4.2 of the paper, or its form with bottlenecks or pre-activation."""
+class PathsConfig:
+    """Where data are read and logs are written."""
 
-    depth: int = MISSING
-    residual: bool = MISSING
-    shortcut: str = MISSING
-    block: str = "basic"
-    preactivation: bool = False
-    stochastic_depth: float = 0.0
-    activation_checkpointing: bool = False
+    data_dir: str = key(
+        composed="${oc.env:DEPTHLAB_DATA_DIR,data}", identity=False, help="folder of the data sets; DEPTHLAB_DATA_DIR"
+    )
+    log_dir: str = key(composed="logs", identity=False, help="folder of the runs")
 
 
 @dataclass
-class WideNetConfig(NetworkConfig):
-    """A wide residual network."""
+class CheckpointConfig:
+    """How much work a kill may cost; null switches one of the two off."""
 
-    depth: int = MISSING
-    width_factor: int = MISSING
-    stochastic_depth: float = 0.0
-    activation_checkpointing: bool = False
+    every_steps: int | None = key(1000, positive=True, identity=False, help="steps between two checkpoints")
+    every_minutes: float | None = key(10.0, positive=True, identity=False, help="wall time between two checkpoints")
 
 
 @dataclass
-class ImageNetConfig(NetworkConfig):
-    """A network of Table 1 of the paper, with torchvision's names and variants."""
+class LoggerConfig:
+    """How often the curves are written, and to whom besides metrics.csv: the registered loggers that are on."""
 
-    depth: int = MISSING
-    residual: bool = MISSING
-    shortcut: str = MISSING
-    preactivation: bool = MISSING
-    stem: str = MISSING
-    groups: int = MISSING
-    width_per_group: int = MISSING
-    stochastic_depth: float = 0.0
-    activation_checkpointing: bool = False
-
-
-@dataclass
-class DenseConfig(NetworkConfig):
-    """Fully connected layers."""
-
-    widths: list[int] = MISSING
-
-
-@dataclass
-class DenseNetConfig(NetworkConfig):
-    """torchvision's DenseNet."""
-
-    growth_rate: int = MISSING
-    block_config: list[int] = MISSING
-    num_init_features: int = MISSING
-    bn_size: int = MISSING
-    stem: str = MISSING
-    activation_checkpointing: bool = False
-
-
-@dataclass
-class ImagesConfig:
-    """Which images, how they are split, and what happens to them on the way into the network."""
-
-    name: str = MISSING
-    split_seed: int = MISSING
-    batch_size: int = MISSING
-    eval_batch_size: int = MISSING
-    crop_padding: int = MISSING
-    flip: bool = MISSING
-    normalization: str = MISSING
-    last_batch: str = MISSING
-    test_curve: bool = MISSING
-    fold: int | None = None
-    num_folds: int | None = None
-    classes: list[str] | None = None
-    images_per_class: int | None = None
-
-
-@dataclass
-class DataConfig(ImagesConfig):
-    """A published data set: `val_size` images of its training set are set aside."""
-
-    val_size: int = MISSING
-
-
-@dataclass
-class FolderConfig(ImagesConfig):
-    """A folder of image files; `image_size` null takes them as they are."""
-
-    folder: str = MISSING
-    image_size: int | None = MISSING
-    val_fraction: float = MISSING
-    test_fraction: float = MISSING
-    memory_limit_gib: float = MISSING
-    num_workers: int = MISSING
+    every_steps: int = key(100, positive=True, identity=False, help="steps between two points of the training curves")
+    wandb_project: str | None = key(None, identity=False, help="project of logger=wandb")
 
 
 @dataclass
 class AugmentConfig:
-    """What is done to training batches besides crops and flips; 0 is off."""
+    """What is done to training batches besides crops and flips: the registered augmentations, and smoothed labels."""
 
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    color_jitter: float = 0.0
-    random_erasing: float = 0.0
-    label_smoothing: float = 0.0
-
-
-@dataclass
-class SGDConfig:
-    """Stochastic gradient descent with momentum."""
-
-    name: str = MISSING
-    lr: float = MISSING
-    momentum: float = MISSING
-    nesterov: bool = MISSING
-    weight_decay: float = MISSING
-    decay_norm_and_bias: bool = MISSING
-    backbone_lr_factor: float = 1.0
-
-
-@dataclass
-class AdamWConfig:
-    """Adam with decoupled weight decay."""
-
-    name: str = MISSING
-    lr: float = MISSING
-    beta1: float = MISSING
-    beta2: float = MISSING
-    eps: float = MISSING
-    weight_decay: float = MISSING
-    decay_norm_and_bias: bool = MISSING
-    backbone_lr_factor: float = 1.0
-
-
-@dataclass
-class ScheduleConfig:
-    """What every schedule has: a warm-up. `warmup_factor` is the first rate as a part of the full one."""
-
-    name: str = MISSING
-    warmup_steps: int = MISSING
-    warmup_factor: float = MISSING
-    warmup_shape: str = MISSING
-
-
-@dataclass
-class StepScheduleConfig(ScheduleConfig):
-    """The rate is multiplied by `factor` at each milestone; milestones are written for `total_steps`."""
-
-    milestones: list[int] = MISSING
-    factor: float = MISSING
-    total_steps: int = MISSING
-    scale_to_max_steps: bool = MISSING
+    label_smoothing: float = key(
+        0.0, identity_default=0, minimum=0, help="part of a label that is spread over all classes; 0.1 is usual"
+    )
 
 
 @dataclass
 class TrainerConfig:
     """Device, processes, precision and length of a run."""
 
-    accelerator: str = MISSING
-    devices: int = MISSING
-    strategy: str = MISSING
-    precision: str = MISSING
-    max_steps: int = MISSING
-    val_every_steps: int = MISSING
-    accumulate_grad_batches: int = MISSING
-    gradient_clip_val: float | None = MISSING
-    gradient_clip_algorithm: str = MISSING
-    bn_statistics: str = MISSING
-    num_threads: int | None = MISSING
-    deterministic: bool = MISSING
-    detect_anomaly: bool = MISSING
-    overfit_one_batch: bool = MISSING
-    profiler: str | None = MISSING
-    compile: bool = False
-    steps_per_replay: int = 1
+    accelerator: str = key(
+        "auto",
+        identity=False,
+        choices=("auto", "cpu", "gpu", "mps"),
+        help="auto: a CUDA GPU, else Apple's, else the CPU",
+    )
+    devices: int = key(1, identity=False, help="processes, each on its device; -1: every GPU")
+    strategy: str = key("auto", identity=False, choices=("auto", "ddp"), help="ddp: data-parallel processes")
+    precision: str = key(
+        "auto",
+        column=True,
+        choices=("auto", "32-true", "bf16-mixed", "16-mixed"),
+        help="auto: bf16-mixed where the device computes it natively, else 32-true",
+    )
+    max_steps: int = key(64000, positive=True, column=True, help="optimiser updates")
+    val_every_steps: int = key(1000, positive=True, help="updates between two validations")
+    accumulate_grad_batches: int = key(1, positive=True, help="batches to one update")
+    gradient_clip_val: float | None = key(None, positive=True, help="gradients are clipped to this; null: not")
+    gradient_clip_algorithm: str = key("norm", choices=("norm", "value"), help="what gradient_clip_val bounds")
+    bn_statistics: str = key(
+        "moving",
+        choices=("moving", "averaged"),
+        help="averaged: after training, batch norm's statistics become plain averages over one epoch",
+    )
+    num_threads: int | None = key(
+        None,
+        positive=True,
+        identity=False,
+        help="CPU threads; null: OMP_NUM_THREADS, else one a core",
+    )
+    deterministic: bool = key(False, help="deterministic GPU kernels; the CPU is deterministic anyway")
+    detect_anomaly: bool = key(False, help="stop at the operation whose gradient is NaN")
+    overfit_one_batch: bool = key(False, help="train on the first batch only, without augmentation")
+    profiler: str | None = key(None, identity=False, choices=("simple", "pytorch"), help="writes a profile of the run")
+    compile: bool = key(
+        False, identity=False, help="compile forward and backward; the first step then takes a minute or so"
+    )
+    steps_per_replay: int = key(
+        1, positive=True, identity=False, help="on a CUDA GPU: steps captured as a CUDA graph, so many to a batch"
+    )
 
 
 @dataclass
-class LoggerConfig:
-    """Who is told about the curves besides metrics.csv, and how often."""
+class RunKeys:
+    """The keys of a configuration outside its sections."""
 
-    every_steps: int = MISSING
-    tensorboard: bool = MISSING
-    wandb: bool = MISSING
-    wandb_project: str | None = MISSING
-
-
-@dataclass
-class CheckpointConfig:
-    """How much work a kill may cost. `every_minutes` counts wall time; null switches one of the two off."""
-
-    every_steps: int | None = MISSING
-    every_minutes: float | None = MISSING
-
-
-@dataclass
-class PathsConfig:
-    """Where things are read and written; never part of what a run is."""
-
-    data_dir: str = MISSING
-    log_dir: str = MISSING
+    name: str = key(composed="runs", identity=False, help="folder under paths.log_dir that the runs go into")
+    seed: int = key(
+        composed=1, minimum=0, column=True, help="of the initial weights, the order of images and every random draw"
+    )
+    rerun: bool = key(composed=False, identity=False, help="move a finished run's directory aside and repeat it")
+    dry_run: bool = key(composed=False, identity=False, help="say what would run, and where; start nothing")
 
 
 @dataclass
 class TrainConfig:
-    """One run."""
+    """One run.
 
-    name: str = MISSING
-    seed: int = MISSING
-    rerun: bool = MISSING
-    dry_run: bool = MISSING
-    paths: PathsConfig = field(default_factory=PathsConfig)
-    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    logger: LoggerConfig = field(default_factory=LoggerConfig)
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    data: Any = None
-    model: Any = None
-    optimizer: Any = None
-    schedule: Any = None
+    `data`, `model`, `optimizer`, `schedule` and `task` are the specs that were chosen; `loss` likewise, None for the
+    task's own. `augmentations`, `callbacks`, `metrics` and `loggers` are the specs that are on, by name.
+    """
+
+    name: str
+    seed: int
+    rerun: bool
+    dry_run: bool
+    paths: PathsConfig
+    checkpoint: CheckpointConfig
+    logger: LoggerConfig
+    trainer: TrainerConfig
+    augment: AugmentConfig
+    data: ImagesSpec
+    model: ModelSpec
+    optimizer: OptimizerSpec
+    schedule: ScheduleSpec
+    task: TaskSpec
+    loss: LossSpec | None = None
+    augmentations: dict[str, AugmentationSpec] = field(default_factory=dict)
+    callbacks: dict[str, CallbackSpec] = field(default_factory=dict)
+    metrics: dict[str, MetricSpec] = field(default_factory=dict)
+    loggers: dict[str, LoggerSpec] = field(default_factory=dict)
 
 
-# The groups whose shape is always the same.
+# The groups whose keys are always the same.
 SECTIONS: dict[str, Any] = {
     "paths": PathsConfig,
     "checkpoint": CheckpointConfig,
@@ -254,125 +152,61 @@ SECTIONS: dict[str, Any] = {
     "trainer": TrainerConfig,
     "augment": AugmentConfig,
 }
-
-# The groups whose shape depends on what was chosen: which key says so, and the class for each choice.
-VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "data": (
-        "name",
-        {"cifar10": DataConfig, "cifar100": DataConfig, "mnist": DataConfig, "digits": DataConfig}
-        | {"image_folder": FolderConfig},
-    ),
-    "model": (
-        "family",
-        {
-            "cifar": CifarNetConfig,
-            "wide": WideNetConfig,
-            "imagenet": ImageNetConfig,
-            "dense": DenseConfig,
-            "densenet": DenseNetConfig,
-        },
-    ),
-    "optimizer": ("name", {"sgd": SGDConfig, "adamw": AdamWConfig}),
-    "schedule": (
-        "name",
-        {
-            "he2015": StepScheduleConfig,
-            "step": StepScheduleConfig,
-            "cosine": ScheduleConfig,
-            "constant": ScheduleConfig,
-        },
-    ),
+# The section of the configuration in which the components of a group lie, and the attribute that holds those on.
+PLACES = {
+    "augment": "augmentations",
+    "callbacks": "callbacks",
+    "metrics": "metrics",
+    "logger": "loggers",
 }
-
-CHOICES: dict[str, tuple[str, ...]] = {
-    "data.normalization": ("per_pixel", "per_channel"),
-    "data.last_batch": ("wrap", "short"),
-    "model.shortcut": ("A", "B", "C"),
-    "model.block": ("basic", "bottleneck"),
-    "model.stem": ("small", "imagenet"),
-    "schedule.warmup_shape": ("constant", "linear"),
-    "trainer.accelerator": ("auto", "cpu", "gpu", "mps"),
-    "trainer.strategy": ("auto", "ddp"),
-    "trainer.precision": ("auto", "32-true", "bf16-mixed", "16-mixed"),
-    "trainer.gradient_clip_algorithm": ("norm", "value"),
-    "trainer.bn_statistics": ("moving", "averaged"),
-    "trainer.profiler": ("simple", "pytorch"),
-}
-
-POSITIVE = (
-    "data.batch_size",
-    "data.eval_batch_size",
-    "data.images_per_class",
-    "data.image_size",
-    "data.memory_limit_gib",
-    "data.num_workers",
-    "model.width_factor",
-    "model.groups",
-    "model.width_per_group",
-    "model.growth_rate",
-    "model.num_init_features",
-    "model.bn_size",
-    "optimizer.lr",
-    "optimizer.backbone_lr_factor",
-    "optimizer.eps",
-    "schedule.factor",
-    "schedule.total_steps",
-    "trainer.max_steps",
-    "trainer.val_every_steps",
-    "trainer.accumulate_grad_batches",
-    "trainer.steps_per_replay",
-    "trainer.gradient_clip_val",
-    "trainer.num_threads",
-    "logger.every_steps",
-    "checkpoint.every_steps",
-    "checkpoint.every_minutes",
-)
-
-NOT_NEGATIVE = (
-    "seed",
-    "data.val_size",
-    "data.split_seed",
-    "data.crop_padding",
-    "data.val_fraction",
-    "data.test_fraction",
-    "augment.mixup",
-    "augment.cutmix",
-    "augment.color_jitter",
-    "augment.random_erasing",
-    "augment.label_smoothing",
-    "model.dropout",
-    "model.stochastic_depth",
-    "optimizer.momentum",
-    "optimizer.beta1",
-    "optimizer.beta2",
-    "optimizer.weight_decay",
-    "schedule.warmup_steps",
-    "schedule.warmup_factor",
-)
 
 
 def as_dict(config: TrainConfig) -> dict[str, Any]:
-    """The configuration as plain dicts and lists, for files."""
-    return asdict(config)
+    """The configuration as plain dicts and lists, for files: what `check` reads."""
+    tree: dict[str, Any] = {name: getattr(config, name) for name in keys_of(RunKeys)}
+    for section, cls in SECTIONS.items():
+        tree[section] = {name: getattr(getattr(config, section), name) for name in keys_of(cls)}
+    for group in groups().values():
+        if group.selector is None:
+            section = tree.setdefault(group.name, {})
+            section.update(_components_as_dict(group.name, getattr(config, PLACES[group.name])))
+        else:
+            spec = getattr(config, group.name)
+            tree[group.name] = None if spec is None else {group.selector: spec.registered, **spec.values()}
+    return tree
 
 
-def steps_if_deep(depth: int, threshold: int, steps: int) -> int:
-    """`steps` from depth `threshold` on, else 0: the warm-up of the paper's deep networks, for configs/schedule."""
-    return steps if depth >= threshold else 0
-
-
-def words_if(condition: bool, words: str) -> str:
-    """`words` where the condition holds, else nothing: a part of a network's name, for configs/model."""
-    return words if condition else ""
-
-
-OmegaConf.register_new_resolver("steps_if_deep", steps_if_deep, replace=True)
-OmegaConf.register_new_resolver("words_if", words_if, replace=True)
+def _components_as_dict(group: str, on: dict[str, Spec]) -> dict[str, Any]:
+    """Every component of ours or in use, in the form in which a configuration holds it."""
+    found: dict[str, Any] = {}
+    for name, component in groups()[group].components.items():
+        spec = component.spec
+        assert issubclass(spec, OptionalSpec)
+        if name in on:
+            found[name] = spec.to_value(on[name])
+        elif component.extension is None and spec.off_value() is not None:
+            found[name] = spec.off_value()
+    return found
 
 
 def known_keys() -> list[str]:
     """Every dotted key that some configuration has."""
-    groups = [*SECTIONS.items()]
-    groups += [(group, cls) for group, (_, classes) in VARIANTS.items() for cls in classes.values()]
-    keys = {f"{group}.{f.name}" for group, cls in groups for f in fields(cls)}
-    return sorted(keys | {f.name for f in fields(TrainConfig)} - {group for group, _ in groups})
+    keys = {*keys_of(RunKeys)} | {f"{section}.{name}" for section, cls in SECTIONS.items() for name in keys_of(cls)}
+    for group in groups().values():
+        for name, component in group.components.items():
+            own = keys_of(component.spec)
+            if group.selector is not None:
+                keys |= {f"{group.name}.{each}" for each in (group.selector, *own)}
+            else:
+                keys |= {f"{group.name}.{name}", *(f"{group.name}.{name}.{each}" for each in own)}
+    return sorted(keys)
+
+
+def steps_if_deep(depth: int, threshold: int, steps: int) -> int:
+    """`steps` from depth `threshold` on, else 0: the warm-up of the paper's deep networks."""
+    return steps if depth >= threshold else 0
+
+
+OmegaConf.register_new_resolver("steps_if_deep", steps_if_deep, replace=True)
+
+assert {f.name for f in fields(TrainConfig)} >= {*keys_of(RunKeys), *SECTIONS}

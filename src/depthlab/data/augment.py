@@ -6,8 +6,9 @@ others, and crops and flips, as they were. Batches are changed on the device tha
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, Protocol
 
@@ -16,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from depthlab.data.spec import AugmentationSpec
 from depthlab.data.train_stream import LOW_32_BITS, AugmentParams, TrainStream
 
 # Zhong et al. 2020, section 4: the erased part of the area, and its shape; their values for CIFAR.
@@ -27,19 +29,32 @@ JITTER, ERASING, MIXUP, CUTMIX, CHOICE = range(1, 6)
 Arrays = tuple[NDArray[Any], ...]
 
 
+class NamedDraws:
+    """The draws of an extension's augmentation: each of its streams has a name, and the number of that name."""
+
+    def __init__(self, spec: AugmentationSpec) -> None:
+        self.spec = spec
+
+    def draw(self, random: Callable[[int], np.random.RandomState], n: int, height: int, width: int) -> Arrays:
+        """The draws of an epoch of n positions."""
+        name = self.spec.registered
+        return self.spec.draw(lambda stream: random(zlib.crc32(f"{name} {stream}".encode())), n, height, width)
+
+
 @dataclass(frozen=True)
 class Augmentation:
-    """Strengths, 0 for off; `configs/train.yaml` describes them."""
+    """Strengths, 0 for off: the keys of the group `augment`."""
 
     mixup: float = 0.0
     cutmix: float = 0.0
     color_jitter: float = 0.0
     random_erasing: float = 0.0
+    others: tuple[NamedDraws, ...] = ()  # those of extensions, in the order of their names
 
     @property
     def is_off(self) -> bool:
         """Whether nothing is done."""
-        return not (self.mixes or self.color_jitter or self.random_erasing)
+        return not (self.mixes or self.color_jitter or self.random_erasing or self.others)
 
     @property
     def mixes(self) -> bool:
@@ -48,6 +63,13 @@ class Augmentation:
 
 
 OFF = Augmentation()
+
+
+def build_augmentation(on: Mapping[str, AugmentationSpec]) -> Augmentation:
+    """What the augmentations that are on do together."""
+    own = {f.name for f in fields(Augmentation)} - {"others"}
+    strengths = {name: spec.values()["strength"] for name, spec in on.items() if name in own}
+    return Augmentation(**strengths, others=tuple(NamedDraws(on[name]) for name in sorted(on) if name not in own))
 
 
 class Mixed(NamedTuple):
@@ -107,6 +129,8 @@ class Augmenter:
         if on.random_erasing:
             box = Box(*self._draw(number, erased_boxes, on.random_erasing, self.height, self.width))
             images.masked_fill_(box.mask(self.height, self.width), 0)
+        for other in on.others:
+            images = other.spec.apply(images, self._draw(number, other.draw, self.height, self.width))
         return self._mix(images, labels, number) if on.mixes else Mixed(images, labels)
 
     def _mix(self, images: Tensor, labels: Tensor, number: int) -> Mixed:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from depthlab.data.datamodule import Batch
+from depthlab.data.batch import Batch
 from depthlab.data.device_images import Normalization
 
 TILE = 96  # pixels of an image's longer side; small ones are magnified by a whole factor

@@ -2,142 +2,112 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from torch import Tensor
 
+from depthlab.config.images import ImageSpec
 from depthlab.data.augment import OFF, Augmentation, Augmenter
-from depthlab.data.device_images import DeviceImages, fit_normalization
+from depthlab.data.batch import SPLITS, Batch
+from depthlab.data.device_images import DeviceImages, Normalization, fit_normalization
 from depthlab.data.image_files import FileImages
-from depthlab.data.image_folders import ImageFolder
+from depthlab.data.loaders import EvalBatches, TrainBatches
 from depthlab.data.selection import Selection, choose_classes
-from depthlab.data.sources import SOURCES, Labelled, fingerprint
+from depthlab.data.source import Labelled, fingerprint
+from depthlab.data.spec import ImagesSpec
 from depthlab.data.streamed_images import StreamedImages
 from depthlab.data.train_stream import AugmentParams, TrainStream
 from depthlab.errors import InputError
 
-SPLITS = ("train", "val", "test")
-BlockEnd = Callable[[int], int]  # of the number of a block's first batch: the first one that is not in it
 PREFETCHED = 2  # batches of images on disk that are decoded ahead
 
 
-class Batch(NamedTuple):
-    """What a step receives: float images (n, C, H, W), int64 labels (n,), and the split they are from.
+class Split(NamedTuple):
+    """A data set that was read and split: arrays by split, the classes, and a hash of all of it."""
 
-    Where images are mixed, `weight` (n,) is the share of `labels` in each, and the rest is that of `other_labels` (n,).
-    """
-
-    images: Tensor
-    labels: Tensor
-    split: str
-    other_labels: Tensor | None = None
-    weight: Tensor | None = None
-
-
-class TrainBatches:
-    """The numbers of the batches to come, one validation span at a time, one by one or in blocks.
-
-    A loader in Lightning's sense whose epoch ends where validation is due, so that Lightning validates in steps
-    counted from the start of the run, wherever a run was continued.
-    """
-
-    def __init__(self, first: int, total: int, span: int, block_end: BlockEnd | None = None) -> None:
-        self.next_number = first
-        self.total = total
-        self.span = span
-        self.block_end = block_end
-
-    def __iter__(self) -> Iterator[int | range]:
-        stop = min(self.total, (self.next_number // self.span + 1) * self.span)
-        while self.next_number < stop:
-            first = self.next_number
-            self.next_number = first + 1 if self.block_end is None else min(stop, self.block_end(first))
-            yield first if self.block_end is None else range(first, self.next_number)
-
-
-class EvalBatches:
-    """The (split, start, stop) of one pass over a split, in batches of at most `batch_size`."""
-
-    def __init__(self, split: str, num_images: int, batch_size: int) -> None:
-        self.split = split
-        self.num_images = num_images
-        self.batch_size = batch_size
-
-    def __len__(self) -> int:
-        return math.ceil(self.num_images / self.batch_size)
-
-    def __iter__(self) -> Iterator[tuple[str, int, int]]:
-        for start in range(0, self.num_images, self.batch_size):
-            yield self.split, start, min(start + self.batch_size, self.num_images)
+    arrays: dict[str, Labelled]
+    classes: tuple[str, ...]
+    fingerprint: str
 
 
 class ImageDataModule(LightningDataModule):
     """A data set, read, split, and served as batches made on the device.
 
-    One class for all of them: they differ in how they are read (`depthlab.data.sources` or `folder`) and in nothing
-    else.
-    Loaders yield batch numbers; the images behind a number are gathered where Lightning moves a batch to the
-    device. `configs/data/` describes the arguments; `take` says which batches a run takes.
+    One class for all of them: they differ in how they are read, which their spec says, and in nothing else. Loaders
+    yield batch numbers; the images behind a number are gathered where Lightning moves a batch to the device.
+
+    Args:
+        spec: the data set, its split and its preparation.
+        data_dir: where data sets lie.
+        seed: the run's.
+        augmentation: what is done to training batches besides crops and flips.
+        frozen: every training batch is the first one, without augmentation.
 
     Raises:
-        InputError: the files are absent or altered, there is no such class, or there are fewer images than asked for.
+        InputError: when the images are read: the files are absent or altered, there is no such class, or there are
+            fewer images than asked for.
     """
 
     def __init__(
         self,
-        name: str,
+        spec: ImagesSpec,
         data_dir: Path,
         seed: int,
-        split_seed: int,
-        batch_size: int,
-        eval_batch_size: int,
-        crop_padding: int,
-        flip: bool,
-        normalization: str,
-        last_batch: str,
-        test_curve: bool,
-        val_size: int = 0,
-        fold: int | None = None,
-        num_folds: int | None = None,
-        classes: Sequence[str] | None = None,
-        images_per_class: int | None = None,
-        folder: ImageFolder | None = None,
         augmentation: Augmentation = OFF,
         frozen: bool = False,
     ) -> None:
         super().__init__()
-        self.name = name
+        self.spec = spec
+        self.data_dir = data_dir
         self.seed = seed
-        self.batch_size = batch_size
-        self.eval_batch_size = eval_batch_size
-        self.crop_padding = crop_padding
-        self.flip = flip
-        self.last_batch = last_batch
-        self.test_curve = test_curve
-        self.folder = folder
         self.augmentation = augmentation
         self.frozen = frozen
+        self.train_loader: TrainBatches | None = None
         self._on_device: dict[tuple[str, torch.device], DeviceImages | StreamedImages] = {}
-        self._train_batches: TrainBatches | None = None
-        source = SOURCES[name](data_dir) if folder is None else folder.read(split_seed)
-        if classes is not None:
-            source = choose_classes(source, classes)
-        self.classes = source.classes
-        size = val_size if folder is None else folder.val_size(len(source.train_labels))
-        self.selection = Selection(size, split_seed, fold, num_folds, images_per_class)
-        self.arrays: dict[str, Labelled] = self.selection.divide(source, name)
-        if batch_size > self.num_images("train"):
-            raise InputError(f"data.batch_size={batch_size}: there are {self.num_images('train')} images to train on.")
-        self.normalization = fit_normalization(self.arrays["train"][0], normalization)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read and split the images, unless that is done."""
+        assert self._split
+
+    @cached_property
+    def _split(self) -> Split:
+        spec, source = self.spec, self.spec.read(self.data_dir)
+        if spec.classes is not None:
+            source = choose_classes(source, spec.classes)
+        size = spec.num_val(len(source.train_labels))
+        selection = Selection(size, spec.split_seed, spec.fold, spec.num_folds, spec.images_per_class)
+        arrays = selection.divide(source, spec.name)
+        num_train = len(arrays["train"][1])
+        if spec.batch_size > num_train:
+            raise InputError(f"data.batch_size={spec.batch_size}: there are {num_train} images to train on.")
         # Folds are repetitions of one recipe on the same images, whichever of them are held out.
         whole = [source.train_images, source.train_labels, source.test_images, source.test_labels]
-        self._fingerprint = None if fold is None else fingerprint(whole)
+        parts = whole if spec.fold is not None else [array for split in SPLITS for array in arrays[split]]
+        return Split(arrays, tuple(source.classes), fingerprint(parts))
+
+    @property
+    def arrays(self) -> dict[str, Labelled]:
+        """Images and targets of each split."""
+        return self._split.arrays
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes; none where targets are numbers or images."""
+        return self._split.classes
+
+    @cached_property
+    def normalization(self) -> Normalization:
+        """What the training images ask for."""
+        return fit_normalization(self.arrays["train"][0], self.spec.normalization)
+
+    @property
+    def num_outputs(self) -> int:
+        """How many values, or channels of an image, a network returns: one a class, or as many as targets have."""
+        return len(self.classes) or int(self.arrays["train"][1].shape[1])
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -145,68 +115,66 @@ class ImageDataModule(LightningDataModule):
         height, width, channels = self.arrays["train"][0].shape[1:]
         return height, width, channels
 
+    @property
+    def image_spec(self) -> ImageSpec:
+        """Size and channels of the images, for a network."""
+        return ImageSpec(*self.image_shape)
+
     def num_images(self, split: str) -> int:
         """How many images a split has."""
         return len(self.arrays[split][1])
 
     def describe(self) -> dict[str, Any]:
         """What a record says of the data."""
-        streamed = {"streamed": isinstance(self.arrays["train"][0], FileImages)}
+        streamed = isinstance(self.arrays["train"][0], FileImages)
+        own = self.spec.describe()
         return {
-            "name": self.name,
-            **({} if self.folder is None else {"folder": Path(self.folder.folder).name, **streamed}),
+            "name": self.spec.name,
+            **own,
+            **({"streamed": streamed} if own else {}),
             **{f"num_{split}": self.num_images(split) for split in SPLITS},
-            "num_classes": len(self.classes),
+            "num_classes": self.num_outputs,
             "classes": list(self.classes),
             "image_shape": list(self.image_shape),
             "fingerprint": self.fingerprint(),
-            "test_curve": self.test_curve,
+            "test_curve": self.spec.test_curve,
         }
 
     def fingerprint(self) -> str:
-        """A hash of every image and label, split by split; with folds, of all that they are made of."""
-        if self._fingerprint is None:
-            self._fingerprint = fingerprint(array for split in SPLITS for array in self.arrays[split])
-        return self._fingerprint
+        """A hash of every image and target, split by split; with folds, of all that they are made of."""
+        return self._split.fingerprint
 
     def stream(self, device: torch.device) -> TrainStream:
         """The training batches by number, with draws on `device`."""
         return TrainStream(
             self.num_images("train"),
-            self.batch_size,
+            self.spec.batch_size,
             self.seed,
-            self.crop_padding,
-            self.flip,
-            self.last_batch,
+            self.spec.crop_padding,
+            self.spec.flip,
+            self.spec.last_batch,
             self.frozen,
             device,
         )
 
-    def take(self, first: int, total: int, span: int, block_end: BlockEnd | None = None) -> None:
-        """Train on batches `first` up to `total`, with a validation whenever `span` batches are full.
-
-        With `block_end` Lightning is given their numbers in blocks, and no images.
-        """
-        self._train_batches = TrainBatches(first, total, span, block_end)
-
     def train_dataloader(self) -> TrainBatches:
         """The numbers of the training batches."""
-        if self._train_batches is None:
-            raise RuntimeError("say which batches to train on with take() first")
-        return self._train_batches
+        if self.train_loader is None:
+            raise RuntimeError("set train_loader to the batches to train on first")
+        return self.train_loader
 
     def val_dataloader(self) -> list[EvalBatches]:
-        """What is measured along the way: val, where there is one, and test if a test curve was asked for."""
-        splits = ["val"] * bool(self.num_images("val")) + ["test"] * self.test_curve
+        """The splits of a validation: val, where there is one, and test where a test curve was asked for."""
+        splits = ["val"] * bool(self.num_images("val")) + ["test"] * self.spec.test_curve
         return [self.eval_batches(split) for split in splits]
 
     def test_dataloader(self) -> list[EvalBatches]:
-        """What is measured once, at the end: every split, without crops and flips."""
+        """The splits of the final test: every one, without augmentation."""
         return [self.eval_batches(split) for split in SPLITS if self.num_images(split)]
 
     def eval_batches(self, split: str) -> EvalBatches:
         """One pass over a split."""
-        return EvalBatches(split, self.num_images(split), self.eval_batch_size)
+        return EvalBatches(split, self.num_images(split), self.spec.eval_batch_size)
 
     def train_batch(self, number: int, device: torch.device) -> Batch:
         """Training batch `number`, this process's part of it, made on `device`."""
@@ -252,7 +220,7 @@ class ImageDataModule(LightningDataModule):
         key = (split, device)
         if key not in self._on_device:
             images, labels = self.arrays[split]
-            padding = self.crop_padding if split == "train" else 0
+            padding = self.spec.crop_padding if split == "train" else 0
             self._on_device[key] = (
                 StreamedImages(images, labels, self.normalization, padding, device)
                 if isinstance(images, FileImages)

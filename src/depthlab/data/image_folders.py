@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthlab.data.image_files import FileImages, subset
-from depthlab.data.sources import ImageSource, Labelled
+from depthlab.data.source import ImageSource, Labelled
 from depthlab.data.splits import stratified_split
 from depthlab.errors import InputError
 
@@ -20,7 +20,7 @@ SPLIT_FOLDERS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """Where the images lie and how they are read; `configs/data/image_folder.yaml` describes the arguments.
+    """Where the images lie and how they are read; the keys of data=image_folder.
 
     Either `folder` holds train/ and perhaps val/ and test/, each with a folder for each class, or it holds the
     classes' folders itself. What is missing is taken from the training images by the fractions.
@@ -56,10 +56,6 @@ class ImageFolder:
         if np.prod(files.shape) <= self.memory_limit_gib * 2**30:
             split = {name: (images[:], its_labels) for name, (images, its_labels) in split.items()}
         return ImageSource(*split["train"], *split["test"], tuple(classes), split.get("val"))
-
-    def val_size(self, num_images: int) -> int:
-        """How many of so many images are set aside for validation."""
-        return round(self.val_fraction * num_images)
 
     def _find(self) -> Path:
         typed = Path(self.folder).expanduser()

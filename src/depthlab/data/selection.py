@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthlab.data.image_files import Images, subset
-from depthlab.data.sources import ImageSource, Labelled
+from depthlab.data.source import ImageSource, Labelled
 from depthlab.data.splits import stratified_fold, stratified_split, take_per_class
 from depthlab.errors import InputError
 
 
 @dataclass(frozen=True)
 class Selection:
-    """How the training images are divided; `configs/data/` describes the arguments.
+    """How the training images are divided; the keys of the group `data`.
 
     `fold` of `num_folds` replaces `val_size`. `images_per_class` is taken from what is left to train on.
     """
@@ -47,7 +47,9 @@ class Selection:
                 raise InputError(f"data.fold={self.fold}: {name} has validation images of its own. Set data.fold=null.")
             return (images, labels), source.val
         if self.fold is None:
-            stays, aside = self._split(labels, name)
+            # Numbers and images have no strata: those are set aside as if they were of one class.
+            strata = labels if source.classes else np.zeros(len(labels), dtype=np.int64)
+            stays, aside = self._split(strata, name)
         else:
             stays, aside = self._fold(labels, source.classes)
         return (subset(images, stays), labels[stays]), (subset(images, aside), labels[aside])

@@ -7,9 +7,8 @@ import pickle
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from depthlab.data.image_files import FileImages, Images, chunks
+from depthlab.data.source import ImageSource
 from depthlab.data.splits import stratified_split
 from depthlab.errors import InputError
 
@@ -33,24 +32,6 @@ MNIST_MD5 = {
     "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
-
-
-Labelled = tuple[Images, NDArray[np.int64]]
-
-
-@dataclass(frozen=True)
-class ImageSource:
-    """A data set with its official split: images are uint8 (N, H, W, C), labels int64 (N,).
-
-    `val` are validation images of its own, where it has some.
-    """
-
-    train_images: Images
-    train_labels: NDArray[np.int64]
-    test_images: Images
-    test_labels: NDArray[np.int64]
-    classes: tuple[str, ...]
-    val: Labelled | None = None
 
 
 def read_cifar10(data_dir: Path) -> ImageSource:
@@ -71,12 +52,13 @@ def _read_cifar(dataset: Any, data_dir: Path, title: str) -> ImageSource:
     """torchvision knows the files and their sums; it would check them twice and one by one, a second of each start."""
     _obtain(dataset, data_dir, dataset.base_folder, title)
     folder, meta = data_dir / dataset.base_folder, dataset.meta
-    _check_files(folder, dict([*dataset.train_list, *dataset.test_list, (meta["filename"], meta["md5"])]), folder)
+    sums = dict([*dataset.train_list, *dataset.test_list, (meta["filename"], meta["md5"])])
+    # What is unpickled are the bytes whose sum was found to be the official one: a pickle can execute anything.
+    content = {name: pickle.loads(raw, encoding="latin1") for name, raw in _read_files(folder, sums, folder).items()}
     (train_images, train_labels), (test_images, test_labels) = (
-        _read_batches([_unpickle(folder / name) for name, _ in files])
-        for files in (dataset.train_list, dataset.test_list)
+        _read_batches([content[name] for name, _ in files]) for files in (dataset.train_list, dataset.test_list)
     )
-    classes = tuple(_unpickle(folder / meta["filename"])[meta["key"]])
+    classes = tuple(content[meta["filename"]][meta["key"]])
     return ImageSource(train_images, train_labels, test_images, test_labels, classes)
 
 
@@ -88,26 +70,29 @@ def _read_batches(batches: Sequence[dict[str, Any]]) -> tuple[NDArray[np.uint8],
     return images, np.concatenate(labels).astype(np.int64)
 
 
-def _unpickle(path: Path) -> Any:
-    """Only for files whose MD5 was found to be the official one: a pickle can execute anything."""
-    with path.open("rb") as file:
-        return pickle.load(file, encoding="latin1")
-
-
 def read_mnist(data_dir: Path) -> ImageSource:
     """MNIST from `data_dir`/MNIST/raw, downloaded first where that folder is missing."""
     from torchvision.datasets import MNIST
 
     _obtain(MNIST, data_dir, "MNIST/raw", "MNIST")
-    _check_files(data_dir / "MNIST" / "raw", MNIST_MD5, data_dir / "MNIST" / "raw")
-    train, test = (MNIST(str(data_dir), train=is_train) for is_train in (True, False))
+    folder = data_dir / "MNIST" / "raw"
+    # Not through torchvision: it prefers MNIST/processed, whose files nobody checks.
+    arrays = [_read_idx(raw) for raw in _read_files(folder, MNIST_MD5, folder).values()]
+    train_images, train_labels, test_images, test_labels = arrays
     return ImageSource(
-        train.data.numpy()[..., None],
-        train.targets.numpy(),
-        test.data.numpy()[..., None],
-        test.targets.numpy(),
+        train_images[..., None],
+        train_labels.astype(np.int64),
+        test_images[..., None],
+        test_labels.astype(np.int64),
         tuple(str(digit) for digit in range(10)),
     )
+
+
+def _read_idx(raw: bytes) -> NDArray[np.uint8]:
+    """The array in a file of MNIST's format: two zeros, the type (8: bytes), number of axes, their sizes, values."""
+    num_axes = raw[3]
+    shape = np.frombuffer(raw, ">u4", num_axes, offset=4).astype(int)
+    return np.frombuffer(raw, np.uint8, offset=4 + 4 * num_axes).reshape(shape)
 
 
 def read_digits(data_dir: Path) -> ImageSource:
@@ -126,13 +111,16 @@ def read_digits(data_dir: Path) -> ImageSource:
     )
 
 
-# What `data.name` may say.
-SOURCES: dict[str, Callable[[Path], ImageSource]] = {
-    "cifar10": read_cifar10,
-    "cifar100": read_cifar100,
-    "mnist": read_mnist,
-    "digits": read_digits,
-}
+def add_noise(source: ImageSource, deviation: float, seed: int) -> ImageSource:
+    """The images of a data set with Gaussian noise, and the clean images, from 0 to 1, as targets."""
+    random = np.random.RandomState(seed)
+
+    def noisy(images: Any) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        clean = (images / 255).astype(np.float32)
+        values = np.clip(clean + random.normal(0, deviation, clean.shape), 0, 1)
+        return np.rint(255 * values).astype(np.uint8), np.ascontiguousarray(clean.transpose(0, 3, 1, 2))
+
+    return ImageSource(*noisy(source.train_images), *noisy(source.test_images), ())
 
 
 def _obtain(dataset: Any, data_dir: Path, folder: str, title: str) -> None:
@@ -180,32 +168,33 @@ def _lend_archive(dataset: Any, data_dir: Path, temporary: Path) -> None:
 
 def _check_files(folder: Path, sums: dict[str, str], culprit: Path) -> None:
     """Refuse files of `folder` whose MD5 differs from `sums`; `culprit` is what can be downloaded anew."""
+    _read_files(folder, sums, culprit)
+
+
+def _read_files(folder: Path, sums: dict[str, str], culprit: Path) -> dict[str, bytes]:
+    """The content of files of `folder`, in the order of `sums`, each with the MD5 given there.
+
+    Raises:
+        InputError: a file is missing or altered; `culprit` is what can be downloaded anew.
+    """
     with ThreadPoolExecutor() as threads:
-        found = {name: threads.submit(_md5, folder / name, culprit) for name in sums}
-        for name, expected in sums.items():
-            if (md5 := found[name].result()) != expected:
-                raise InputError(
-                    f"{folder / name} is cut short or altered: its MD5 is {md5}, the official file's {expected}.\n"
-                    f"{_remedy(culprit)}"
-                )
+        contents = dict(zip(sums, threads.map(lambda name: _read_file(folder / name, culprit), sums), strict=True))
+        found = dict(zip(sums, threads.map(lambda raw: hashlib.md5(raw).hexdigest(), contents.values()), strict=True))
+    for name, expected in sums.items():
+        if found[name] != expected:
+            raise InputError(
+                f"{folder / name} is cut short or altered: its MD5 is {found[name]}, the official file's {expected}.\n"
+                f"{_remedy(culprit)}"
+            )
+    return contents
 
 
-def _md5(path: Path, culprit: Path) -> str:
+def _read_file(path: Path, culprit: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "md5").hexdigest()
+        return path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.\n{_remedy(culprit)}") from None
 
 
 def _remedy(culprit: Path) -> str:
     return f"Remove {culprit} and run again to download it anew, or set DEPTHLAB_DATA_DIR to a whole copy."
-
-
-def fingerprint(arrays: Iterable[NDArray[Any] | FileImages]) -> str:
-    """The SHA-256 of the arrays' bytes, 16 hexadecimal digits: the same images in the same splits, or not."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        for part in chunks(array) if isinstance(array, FileImages) else [array]:
-            digest.update(np.ascontiguousarray(part).data)
-    return digest.hexdigest()[:16]

@@ -45,6 +45,9 @@ class Claim:
             return False
 
 
+_CLAIMS: dict[Path, Claim] = {}  # what this process holds
+
+
 @contextmanager
 def claim(directory: Path) -> Iterator[Claim]:
     """Make `directory` if it is not there and hold it until the block ends or the process dies, however it dies.
@@ -71,6 +74,7 @@ def claim(directory: Path) -> Iterator[Claim]:
         raise InputError(
             f"{directory} cannot be written ({error.strerror}). Choose another place with paths.log_dir=..."
         ) from None
+    _CLAIMS[directory] = claimed
     with suppress(OSError):  # a courtesy to others
         _write_new(_holder_path(directory), _myself())
     for folder in (directory, *(directory / name for name in FOLDERS)):
@@ -79,12 +83,28 @@ def claim(directory: Path) -> Iterator[Claim]:
     try:
         yield claimed
     finally:
+        del _CLAIMS[directory]
         if claimed.still_ours():  # otherwise these files are another process's
             with suppress(OSError):
                 _holder_path(directory).unlink(missing_ok=True)
                 if not directory.exists():
                     _remove_lock(lock_file, is_new)
         lock.release()
+
+
+def still_ours(directory: Path) -> bool:
+    """Whether `directory`, if this process has claimed it, is still this process's; see `Claim.still_ours`."""
+    claimed = _CLAIMS.get(directory)
+    return claimed is None or claimed.still_ours()
+
+
+def check_still_ours(directory: Path) -> None:
+    """Raise Held where another process may have taken the run over since this one claimed it."""
+    if not still_ours(directory):
+        raise Held(
+            f"{directory} was removed while this process worked on it, and may be another process's now. "
+            "Nothing more was written. The same command starts or continues the run."
+        )
 
 
 def _refuse_links(directory: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from depthlab.config.identity import Identity
+from depthlab.records.directory import check_still_ours
 from depthlab.records.environment import git_state, machine, versions
 from depthlab.records.record import Record, Segment, write_record
 
@@ -165,8 +166,13 @@ class Journal:
         return steps * self.images_per_step / seconds if seconds > 0 else None
 
     def write(self) -> None:
-        """Put the record on disk as it stands."""
+        """Put the record on disk as it stands.
+
+        Raises:
+            Held: the directory was removed, and may be another process's now.
+        """
         if self.writes:
+            check_still_ours(self.directory)
             write_record(self.directory, self.record)
 
 

@@ -84,10 +84,11 @@ def describe_task(task: Mapping[str, Any] | None) -> TaskInfo:
     return TaskInfo(found["name"], found["primary"], metrics)
 
 
-def common_task(records: Sequence[Record]) -> TaskInfo | None:
-    """The task of all these records, None where they differ or there is none."""
-    tasks = [describe(record) for record in records]
-    return tasks[0] if tasks and all(task == tasks[0] for task in tasks) else None
+def common_metric(records: Sequence[Record]) -> MetricInfo | None:
+    """The main metric of all these records, None where names, titles or units differ or there is no record."""
+    metrics = [describe(record).main for record in records]
+    kinds = {(metric.name, metric.title, metric.unit) for metric in metrics}
+    return metrics[0] if len(kinds) == 1 else None
 
 
 def _metric(name: str, values: Mapping[str, Any]) -> MetricInfo:

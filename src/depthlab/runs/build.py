@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import warnings
-from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,59 +15,51 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import Profiler, PyTorchProfiler, SimpleProfiler
 from torch import nn
 
-from depthlab.config.schema import (
-    DenseConfig,
-    FolderConfig,
-    ImagesConfig,
-    StepScheduleConfig,
-    TrainConfig,
-    TrainerConfig,
-)
-from depthlab.data.augment import Augmentation
+from depthlab.config.images import ImageSpec
+from depthlab.config.schema import TrainConfig, TrainerConfig
+from depthlab.data.augment import build_augmentation
 from depthlab.data.datamodule import ImageDataModule
-from depthlab.data.image_folders import ImageFolder
-from depthlab.models import FAMILIES, TwoStream, download_weights, freeze, load_weights, read_weights
+from depthlab.data.device_images import Normalization
+from depthlab.models import TwoStream, download_weights, freeze, load_weights, read_weights
 from depthlab.models.weights import as_state
-from depthlab.optim.optimizers import OPTIMIZERS
-from depthlab.optim.schedules import Schedule, Shape, constant, half_cosine, scaled, steps_down
+from depthlab.optim.parameter_groups import parameter_groups
+from depthlab.optim.schedules import Schedule
 from depthlab.records.checkpoints import load_checkpoint
 from depthlab.records.weight_files import find_weights, weights_hash
 from depthlab.training.graph_steps import StepChunks, why_not_capturable
-from depthlab.training.module import Classifier
-
-# Keys of the group `model` that say what happens around the network.
-NOT_ARGUMENTS = ("family", "name", "weights", "drop_classifier", "freeze", "two_stream")
+from depthlab.training.module import SupervisedModule
+from depthlab.training.plan import Plan
 
 
 def build_data(config: TrainConfig) -> ImageDataModule:
     """The data module, its images read and split."""
-    arguments, data_dir = asdict(config.data), Path(config.paths.data_dir)
-    if isinstance(config.data, FolderConfig):
-        own = {f.name for f in fields(FolderConfig)} - {f.name for f in fields(ImagesConfig)}
-        arguments["folder"] = ImageFolder(data_dir=data_dir, **{key: arguments.pop(key) for key in own})
-    strengths = {f.name: getattr(config.augment, f.name) for f in fields(Augmentation)}
-    return ImageDataModule(
-        **arguments,
-        data_dir=data_dir,
-        seed=config.seed,
-        augmentation=Augmentation(**strengths),
-        frozen=config.trainer.overfit_one_batch,
+    data = ImageDataModule(
+        config.data,
+        Path(config.paths.data_dir),
+        config.seed,
+        build_augmentation(config.augmentations),
+        config.trainer.overfit_one_batch,
     )
+    data.setup()
+    return data
 
 
 def build_network(
-    config: TrainConfig, in_channels: int, num_classes: int, image_size: tuple[int, int] | None = None
+    config: TrainConfig, images: ImageSpec, num_outputs: int, normalization: Normalization | None = None
 ) -> nn.Module:
     """The network for such images, with initial weights that follow from the seed alone.
 
-    `image_size` is height and width, which fully connected layers depend on.
+    A network in two streams takes the brightness of images from how they were normalised, where that is known; a
+    checkpoint holds it too.
     """
-    arguments = {key: value for key, value in asdict(config.model).items() if key not in NOT_ARGUMENTS}
-    if isinstance(config.model, DenseConfig):
-        arguments["image_size"] = image_size
-    build = partial(FAMILIES[config.model.family], **arguments, num_classes=num_classes)
     torch.manual_seed(config.seed)
-    network = TwoStream(build) if config.model.two_stream else build(in_channels=in_channels)
+    if config.model.two_stream:
+        streams = TwoStream(lambda in_channels: config.model.build(images._replace(channels=in_channels), num_outputs))
+        if normalization is not None:
+            streams.rgbl.set_deviations(normalization.deviations())
+        network: nn.Module = streams
+    else:
+        network = config.model.build(images, num_outputs)
     # Convolutions of this width are bound by memory traffic; channels last spares them two transpositions each.
     return network.to(memory_format=torch.channels_last)
 
@@ -98,56 +89,55 @@ def build_schedule(config: TrainConfig) -> Schedule:
     schedule = config.schedule
     return Schedule(
         config.optimizer.lr,
-        _shape(config),
+        schedule.shape(config.trainer.max_steps),
         schedule.warmup_steps,
         schedule.warmup_factor,
         schedule.warmup_shape,
     )
 
 
-def _shape(config: TrainConfig) -> Shape:
-    schedule, max_steps = config.schedule, config.trainer.max_steps
-    if isinstance(schedule, StepScheduleConfig):
-        milestones = schedule.milestones
-        if schedule.scale_to_max_steps:
-            milestones = scaled(milestones, schedule.total_steps, max_steps)
-        return steps_down(milestones, schedule.factor)
-    return half_cosine(schedule.warmup_steps, max_steps) if schedule.name == "cosine" else constant()
+def build_module(config: TrainConfig, network: nn.Module, num_outputs: int, captured: bool = False) -> SupervisedModule:
+    """The LightningModule around a network; the parts to be frozen are, from here on.
 
-
-def build_classifier(config: TrainConfig, network: nn.Module) -> Classifier:
-    """The LightningModule around a network; what is frozen of the network is held from here on."""
-    trainer = config.trainer
-    arguments = {key: value for key, value in asdict(config.optimizer).items() if key != "name"}
-    # Lightning does not clip gradients for an optimiser that could unscale them itself.
-    fused = trainer.accelerator == "gpu" and trainer.gradient_clip_val is None
-    build_optimizer = partial(OPTIMIZERS[config.optimizer.name], fused=fused, **arguments)
+    `captured` says that gradients are clipped inside of captured steps, and not by Lightning.
+    """
     freeze(network, config.model.freeze)
-    return Classifier(network, build_optimizer, build_schedule(config), config.augment.label_smoothing)
+    task = config.task.build(config.loss, config.augment.label_smoothing)
+    metrics = {name: spec.build(num_outputs) for name, spec in config.metrics.items()}
+    build = partial(_build_optimizer, config, captured)
+    return SupervisedModule(network, build, build_schedule(config), task, metrics)
 
 
-def build_blocks(
-    config: TrainConfig, last_epoch_start: int, callbacks: list[Callback]
-) -> tuple[StepChunks | None, str | None]:
+def _build_optimizer(config: TrainConfig, captured: bool, network: nn.Module) -> torch.optim.Optimizer:
+    optimizer, trainer = config.optimizer, config.trainer
+    groups = parameter_groups(
+        network, optimizer.weight_decay, optimizer.decay_norm_and_bias, optimizer.backbone_lr_factor
+    )
+    # Lightning clips no gradients for an optimiser that could unscale them itself. Where nothing is said torch chooses.
+    is_fused = trainer.accelerator == "gpu" and (captured or trainer.gradient_clip_val is None)
+    return optimizer.build(groups, True if is_fused else None)
+
+
+def build_chunks(config: TrainConfig, plan: Plan, callbacks: list[Callback]) -> tuple[StepChunks | None, str | None]:
     """How steps are grouped for replay, None where each is taken by itself; and why, where replay was asked for."""
     trainer = config.trainer
     if trainer.steps_per_replay == 1:
         return None, None
-    obstacle = why_not_capturable(
+    reason = why_not_capturable(
         trainer.accelerator,
         trainer.precision,
-        trainer.devices,
+        trainer.strategy,
         trainer.accumulate_grad_batches,
         trainer.gradient_clip_val is not None and trainer.gradient_clip_algorithm == "value",
         config.data.last_batch,
         trainer.detect_anomaly,
         callbacks,
     )
-    if obstacle:
+    if reason:
         asked = f"trainer.steps_per_replay={trainer.steps_per_replay}"
-        return None, f"{asked} is not possible: {obstacle}. Steps are taken one by one, slower, with the same results."
-    every = (config.logger.every_steps, trainer.val_every_steps, config.checkpoint.every_steps or trainer.max_steps)
-    return StepChunks(trainer.steps_per_replay, every, (last_epoch_start, trainer.max_steps)), None
+        return None, f"{asked} is not possible: {reason}. Steps are taken one by one, slower, with the same results."
+    every = (plan.log_every_steps, plan.val_every_steps, plan.save_every_steps or plan.max_steps)
+    return StepChunks(trainer.steps_per_replay, every, (plan.last_epoch_start, plan.max_steps)), None
 
 
 def build_trainer(
@@ -161,9 +151,9 @@ def build_trainer(
 
     `clips` is False where clipping gradients is left to whoever makes the updates.
     """
-    _quieten_lightning()
+    quieten_lightning()
     torch.backends.cudnn.allow_tf32 = False  # by default convolutions in float32 would keep ten bits of it
-    return Trainer(
+    trainer = Trainer(
         accelerator=config.accelerator,
         devices=config.devices,
         strategy=config.strategy,
@@ -189,6 +179,9 @@ def build_trainer(
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
+    # Lightning would wrap our handlers, and a run that is asked to stop would end without a checkpoint, exit code 0.
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    return trainer
 
 
 def _profiler(kind: str | None, directory: Path | None) -> Profiler | None:
@@ -196,11 +189,15 @@ def _profiler(kind: str | None, directory: Path | None) -> Profiler | None:
     return None if kind is None else classes[kind](dirpath=directory, filename="profile")
 
 
-def _quieten_lightning() -> None:
-    # "GPU available", "Seed set to" and advertisements come as INFO on every run; warnings still pass.
+def quieten_lightning() -> None:
+    """Keep Lightning from printing the same lines in every run; warnings and what callbacks say still pass."""
+    # "GPU available", "Seed set to" and advertisements come as INFO.
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch.callbacks").setLevel(logging.INFO)
     # Lightning 2.6 calls a function of torch.utils._pytree that newer versions of torch are about to rename.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
     # A run without validation images has no validation loader, on purpose.
     warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero.*")
+    # Our meters add up the processes' sums before a value is logged.
+    warnings.filterwarnings("ignore", message="It is recommended to use `self.log.*sync_dist=True.*")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback
 
-from depthlab.config.identity import flatten, name_repetition
+from depthlab.config.identity import find_key, flatten, name_repetition
 from depthlab.config.schema import TrainConfig, as_dict
 from depthlab.data.datamodule import ImageDataModule
 from depthlab.training.callbacks.checkpointing import Checkpoints, Save, StopRequest
@@ -15,59 +16,96 @@ from depthlab.training.callbacks.dashboard import Dashboard
 from depthlab.training.callbacks.diagnostics import LayerResponses, Predictions
 from depthlab.training.callbacks.gradient_norms import GradientNorms
 from depthlab.training.callbacks.metric_logger import MetricLogger
-from depthlab.training.callbacks.precise_bn import AveragedBatchNorm, Stopwatch
+from depthlab.training.callbacks.precise_bn import AveragedBatchNorm
 from depthlab.training.callbacks.progress import ProgressView
+from depthlab.training.callbacks.stopwatch import Stopwatch
+from depthlab.training.callbacks.weight_averaging import WeightAverage
+from depthlab.training.plan import Plan
 from depthlab.training.resume_state import RestoreState
+
+
+@dataclass(frozen=True)
+class CallbackList:
+    """The callbacks of a run, and those among them that the run asks for results."""
+
+    all: list[Callback]
+    chosen: list[Callback]
+    curves: MetricLogger
+    stopwatch: Stopwatch
+
+    @property
+    def averages(self) -> WeightAverage | None:
+        """What keeps averaged weights, where the run has such."""
+        return next((each for each in self.chosen if isinstance(each, WeightAverage)), None)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Put the states of a checkpoint back where no training follows that would do it."""
+        saved = state.get("callbacks", {})
+        for callback in self.chosen:
+            if callback.state_key in saved:
+                callback.load_state_dict(saved[callback.state_key])
 
 
 def build_callbacks(
     config: TrainConfig,
     directory: Path,
     data: ImageDataModule,
+    plan: Plan,
     curves: MetricLogger,
     stopwatch: Stopwatch,
     stop: StopRequest,
     save: Save,
     state: dict[str, Any] | None,
-) -> list[Callback]:
-    """At a boundary the curves are read first, then batch norm is averaged, the state saved, and progress shown.
+) -> CallbackList:
+    """At a boundary the curves are read first, then those of the configuration act, batch norm is averaged, and the
+    state is saved.
 
     Args:
         config: the run's.
         directory: the run's.
         data: its images.
-        curves: reads the meters and tells the loggers.
+        plan: its steps.
+        curves: reads the meters.
         stopwatch: times the training.
         stop: asks the run to stop.
         save: writes a checkpoint.
         state: what the run continues from, None at its start.
     """
-    trainer, checkpoint = config.trainer, config.checkpoint
+    chosen = [spec.build() for spec in config.callbacks.values()]
     callbacks: list[Callback] = [RestoreState(state)] if state else []
-    callbacks += [stopwatch, curves]
-    if trainer.bn_statistics == "averaged":
-        first_number = trainer.max_steps * trainer.accumulate_grad_batches
-        callbacks.append(AveragedBatchNorm(data, trainer.max_steps, first_number))
-    callbacks += build_diagnostics(config, directory, data)
-    saving = Checkpoints(
-        save,
-        checkpoint.every_steps,
-        checkpoint.every_minutes,
-        trainer.val_every_steps,
-        trainer.max_steps,
-        config.logger.every_steps,
-        stop,
-    )
+    callbacks += [stopwatch, curves, *chosen]
+    if config.trainer.bn_statistics == "averaged":
+        callbacks.append(AveragedBatchNorm(data, plan))
+    callbacks += build_diagnostics(config, directory, data, plan)
     title = f"{config.model.name} {name_repetition(config.seed, config.data.fold)}"
-    images_per_step = config.data.batch_size * trainer.accumulate_grad_batches
-    return [*callbacks, saving, ProgressView(title, directory, trainer.max_steps, images_per_step, curves)]
+    metric = _primary_metric(config, data)
+    callbacks += [Checkpoints(save, plan, stop), ProgressView(title, directory, plan, curves, metric)]
+    return CallbackList(callbacks, chosen, curves, stopwatch)
 
 
-def build_diagnostics(config: TrainConfig, directory: Path, data: ImageDataModule) -> list[Callback]:
+def build_diagnostics(config: TrainConfig, directory: Path, data: ImageDataModule, plan: Plan) -> list[Callback]:
     """What the report's figures and TensorBoard need besides the curves."""
-    gradients = GradientNorms(data, directory, config.trainer.max_steps, config.trainer.val_every_steps)
-    predictions = Predictions(data, directory)
-    callbacks = [gradients, LayerResponses(data, directory), predictions]
-    if config.logger.tensorboard:
-        callbacks.append(Dashboard(data, gradients, predictions, flatten(as_dict(config))))
+    gradients = GradientNorms(data, directory, plan)
+    predictions = Predictions(data, directory) if data.classes else None
+    callbacks: list[Callback] = [gradients, LayerResponses(data, directory), *([predictions] if predictions else [])]
+    if "tensorboard" in config.loggers:
+        callbacks.append(Dashboard(data, gradients, predictions, hyper_parameters(config), config.task.primary))
     return callbacks
+
+
+def hyper_parameters(config: TrainConfig) -> dict[str, Any]:
+    """The values of the keys that tables of runs show."""
+    flat = flatten(as_dict(config))
+    shown = {}
+    for key, value in flat.items():
+        info = find_key(key, flat)
+        if key in ("optimizer.name", "schedule.name", "data.name") or (info is not None and info.column):
+            shown[key] = value
+    return shown
+
+
+def _primary_metric(config: TrainConfig, data: ImageDataModule) -> tuple[str, str, str]:
+    """Name, title and unit of the metric that is shown while the run trains."""
+    name = config.task.primary
+    metrics = config.task.describe(data.num_outputs, {})["metrics"]
+    return name, metrics[name]["title"], metrics[name]["unit"]

@@ -10,42 +10,64 @@ from torch import nn
 
 from depthlab.config.check import check
 from depthlab.config.hardware import probe, resolve
+from depthlab.config.images import ImageSpec
+from depthlab.config.registry import installed_extensions
 from depthlab.config.schema import TrainConfig
 from depthlab.data.datamodule import ImageDataModule
 from depthlab.errors import InputError
 from depthlab.records.checkpoints import checkpoint_path, list_checkpoints, load_checkpoint
 from depthlab.records.record import read_record
-from depthlab.runs.build import build_classifier, build_data, build_network, build_trainer
-from depthlab.training.callbacks.metric_logger import eval_metrics
+from depthlab.runs.build import build_data, build_module, build_network, build_trainer
 
 # More than any data set has; a record with a larger number is damaged or means harm.
-MOST_CLASSES = 100_000
+LARGEST_SIZE = 100_000
 
 
 def load_run(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     """The network of a run with its last weights, in evaluation mode on the CPU, and the run's record.
 
-    Nothing in the directory can make this run code: the configuration chooses among our own networks by name,
+    Nothing in the directory can make this run code: the configuration chooses among installed networks by name,
     and the checkpoint is loaded as tensors and plain data.
 
     Raises:
-        InputError: `path` is not a run's directory, or its checkpoint is missing, damaged or of another network.
+        InputError: `path` is not a run's directory, its network is not installed, or its checkpoint is missing,
+            damaged or of another network.
     """
     directory = Path(path)
     record = read_record(directory)
-    height, width, channels, num_classes = _sizes(record["data"], directory)
-    network = build_network(check(record["config"]), channels, num_classes, (height, width))
+    images, num_outputs = _sizes(record["data"], directory)
+    with torch.random.fork_rng(devices=[]):  # the initial weights are drawn, and then replaced
+        network = build_network(check_recorded(record), images, num_outputs)
     load_weights(network, directory, record)
     return network.eval(), record
 
 
-def _sizes(data: dict[str, Any], directory: Path) -> tuple[int, int, int, int]:
-    """Height, width, channels and classes as the record names them, if these are numbers that a network can have."""
-    shape, num_classes = data.get("image_shape"), data.get("num_classes")
-    sizes = [*shape, num_classes] if isinstance(shape, list) else []
-    if len(sizes) != 4 or not all(type(size) is int and 0 < size <= MOST_CLASSES for size in sizes):
+def check_recorded(record: Any) -> TrainConfig:
+    """The configuration of a record, checked; where an extension is missing or another version, that is said.
+
+    Raises:
+        InputError: the configuration is not valid here.
+    """
+    installed, used = installed_extensions(), record.get("extensions") or {}
+    missing = [f"{name} {version}" for name, version in used.items() if name not in installed]
+    for name, version in used.items():
+        if name in installed and installed[name] != version:
+            print(f"The extension {name} is {installed[name]} here; the run used {version}.")
+    try:
+        return check(record["config"])
+    except InputError as error:
+        if missing:
+            raise InputError(f"The run uses an extension that is not installed here: {', '.join(missing)}.") from None
+        raise error
+
+
+def _sizes(data: dict[str, Any], directory: Path) -> tuple[ImageSpec, int]:
+    """The images and the number of outputs as the record names them, if these are numbers that a network can have."""
+    shape, num_outputs = data.get("image_shape"), data.get("num_classes")
+    sizes = [*shape, num_outputs] if isinstance(shape, list) else []
+    if len(sizes) != 4 or not all(type(size) is int and 0 < size <= LARGEST_SIZE for size in sizes):
         raise InputError(f"{directory}: its record does not say for which images the network is.")
-    return sizes[0], sizes[1], sizes[2], sizes[3]
+    return ImageSpec(*sizes[:3]), sizes[3]
 
 
 def load_weights(network: nn.Module, directory: Path, record: dict[str, Any]) -> None:
@@ -78,16 +100,15 @@ def evaluate_run(path: str | Path, data_dir: str | None = None, accelerator: str
     """
     directory = Path(path)
     record = read_record(directory)
-    config = check(record["config"])
+    config = check_recorded(record)
     _adapt(config, record, data_dir, accelerator)
     data = build_data(config)
     _check_same_data(data, record)
-    height, width, channels = data.image_shape
-    network = build_network(config, channels, len(data.classes), (height, width))
+    network = build_network(config, data.image_spec, data.num_outputs)
     load_weights(network, directory, record)
-    module = build_classifier(config, network)
+    module = build_module(config, network, data.num_outputs)
     build_trainer(config.trainer, None, [], []).test(module, datamodule=data, verbose=False)
-    return eval_metrics(module)
+    return module.measured()
 
 
 def _adapt(config: TrainConfig, record: dict[str, Any], data_dir: str | None, accelerator: str | None) -> None:
@@ -106,5 +127,6 @@ def _check_same_data(data: ImageDataModule, record: dict[str, Any]) -> None:
     expected = record["data"].get("fingerprint")
     if expected is not None and data.fingerprint() != expected:
         raise InputError(
-            f"{data.name} is not what the run saw: its fingerprint is {data.fingerprint()}, the record's {expected}."
+            f"{data.spec.name} is not what the run saw: its fingerprint is {data.fingerprint()}, "
+            f"the record's {expected}."
         )

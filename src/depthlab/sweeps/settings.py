@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from depthlab.config.check import nearest
+from depthlab.config.nearest import nearest
 from depthlab.errors import InputError
 
 ON_ERROR = ("continue", "stop")

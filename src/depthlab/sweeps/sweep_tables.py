@@ -12,7 +12,7 @@ from rich.text import Text
 
 from depthlab.config.identity import name_repetition
 from depthlab.records.directory import holder
-from depthlab.records.metrics import MetricInfo, common_task, describe
+from depthlab.records.metrics import MetricInfo, common_metric, describe
 from depthlab.records.record import FILE_NAME, Record, read_record
 from depthlab.sweeps.job import RESULTS, Entry, State
 from depthlab.sweeps.live_view import clock
@@ -45,15 +45,15 @@ def plan_lines(entries: Sequence[Entry], known: Estimates, num_places: int) -> I
 def results_table(entries: Sequence[Entry]) -> Table:
     """One row a recipe: runs that differ in seed and fold alone, their metrics as mean ± sample standard deviation."""
     groups = _by_recipe(entries)
-    task = common_task([record for records in groups.values() for record in records])
+    common = common_metric([record for records in groups.values() for record in records])
     table = Table(box=None, pad_edge=False)
-    titles = [f"{task.main.key(split)} {task.main.unit}".rstrip() if task else split for split in SPLITS]
+    titles = [f"{common.key(split)} {common.unit}".rstrip() if common else split for split in SPLITS]
     for name in ("model", "data", "runs", *titles, "diverged"):
         table.add_column(Text(name), justify="left" if name in ("model", "data") else "right")
     for recipe, records in groups.items():
         finished = [record for record in records if record.status == "finished"]
         metric = describe(records[0]).main
-        cells = [_mean(finished, metric, split, with_unit=task is None) for split in SPLITS]
+        cells = [_mean(finished, metric, split, with_unit=common is None) for split in SPLITS]
         diverged = len(records) - len(finished)
         data = Text(str(records[0].data.get("name", "-")))
         table.add_row(Text(recipe[0]), data, str(len(finished)), *(Text(cell) for cell in cells), str(diverged or "-"))

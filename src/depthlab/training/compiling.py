@@ -8,13 +8,13 @@ import shutil
 from pathlib import Path
 
 from depthlab.errors import InputError
-from depthlab.training.module import Classifier
+from depthlab.training.module import SupervisedModule
 
 CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 CPP_COMPILERS = ("g++", "clang++", "c++")
 
 
-def compile_training(module: Classifier, accelerator: str) -> None:
+def compile_training(module: SupervisedModule, accelerator: str) -> None:
     """Have the network's forward and backward compiled at the first training step.
 
     Evaluation stays eager, and names in checkpoints are those of an uncompiled network.

@@ -13,9 +13,9 @@ from lightning.pytorch import Callback
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from depthlab.data.datamodule import Batch
+from depthlab.data.batch import Batch
 from depthlab.training.meter import add
-from depthlab.training.module import Classifier
+from depthlab.training.module import SupervisedModule
 
 WARMUP_STEPS = 3  # on a stream of their own before a capture: libraries choose kernels and get their memory there
 OWN_PACKAGE = "depthlab."
@@ -53,7 +53,7 @@ class StepChunks:
 def why_not_capturable(
     accelerator: str,
     precision: str,
-    num_processes: int,
+    strategy: str,
     accumulate_grad_batches: int,
     clips_by_value: bool,
     last_batch: str,
@@ -64,7 +64,7 @@ def why_not_capturable(
     reasons = {
         "CUDA graphs need a CUDA GPU": accelerator != "gpu",
         "fp16's loss scale is read after every step": precision == "16-mixed",
-        "several processes exchange gradients in every step": num_processes > 1,
+        "several processes exchange gradients in every step": strategy != "auto",
         "gradients are accumulated over batches": accumulate_grad_batches > 1,
         "gradients are clipped by value": clips_by_value,
         "data.last_batch=short makes batches of two sizes": last_batch == "short",
@@ -76,10 +76,10 @@ def why_not_capturable(
 
 
 def _needs_each_step(callback: Callback) -> bool:
-    """Our own callbacks act where blocks end; of others nothing is known but the hooks they have."""
+    """Our own callbacks act where chunks end, unless they say otherwise; of others only their hooks are known."""
     kind = type(callback)
     if kind.__module__.startswith(OWN_PACKAGE):
-        return False
+        return bool(getattr(callback, "acts_each_step", False))
     return any(getattr(kind, hook) is not getattr(Callback, hook) for hook in STEP_HOOKS)
 
 
@@ -101,7 +101,7 @@ class GraphStepper:
         self.capture = capture
         self._take_step: Callable[[], None] | None = None
 
-    def run(self, module: Classifier, numbers: range) -> None:
+    def run(self, module: SupervisedModule, numbers: range) -> None:
         """The updates `numbers`, counted from 0 at the start of training."""
         device = module.device
         # Lightning calls this in a context of mixed precision; gradients are made outside of it.
@@ -121,7 +121,7 @@ class GraphStepper:
         module.train_meter.put(self._totals)
         module.step = numbers.stop
 
-    def _prepared(self, module: Classifier, example: Batch) -> Callable[[], None]:
+    def _prepared(self, module: SupervisedModule, example: Batch) -> Callable[[], None]:
         """A function that takes one step with what lies in the static tensors."""
         optimizer = module.trainer.optimizers[0]
         self._rates = [torch.zeros((), device=module.device) for _ in optimizer.param_groups]
@@ -159,7 +159,7 @@ def _to_device(values: Sequence[Sequence[float]], device: torch.device) -> Tenso
 
 
 def _captured(
-    take_step: Callable[[], None], module: Classifier, optimizer: torch.optim.Optimizer
+    take_step: Callable[[], None], module: SupervisedModule, optimizer: torch.optim.Optimizer
 ) -> Callable[[], None]:
     """`take_step` as a graph."""
     for group in optimizer.param_groups:
@@ -179,7 +179,7 @@ def _captured(
 
 
 @contextmanager
-def _leaving_no_trace(module: Classifier, optimizer: torch.optim.Optimizer) -> Iterator[None]:
+def _leaving_no_trace(module: SupervisedModule, optimizer: torch.optim.Optimizer) -> Iterator[None]:
     """Put weights, optimiser state and random state back, in place. State that is new becomes zero: where it began."""
     weights = {key: value.clone() for key, value in module.network.state_dict().items()}
     state = {(p, key): value.clone() for p, key, value in _optimizer_tensors(optimizer)}

@@ -1,17 +1,16 @@
-"""Who is told about the curves: metrics.csv always, TensorBoard and Weights & Biases where asked."""
+"""Loggers: metrics.csv always, and those that the configuration switches on."""
 
 from __future__ import annotations
 
-import importlib.util
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
-from depthlab.errors import InputError
 from depthlab.records.curve_file import CurveFile
+from depthlab.training.spec import LoggerPlace, LoggerSpec
 
 
 class CurveFileLogger(Logger):
@@ -59,36 +58,22 @@ class EventFileLogger(TensorBoardLogger):
         """Nothing: Lightning would leave an hparams.yaml here, and the configuration is in the record."""
 
 
-def check_loggers(wandb: bool) -> None:
-    """Refuse what needs an extra that is not installed, before anything is built.
-
-    Raises:
-        InputError: says what to install.
-    """
-    if wandb and importlib.util.find_spec("wandb") is None:
-        raise InputError("logger=wandb: wandb is not installed. Type: pip install -e '.[wandb]'")
+def build_loggers(place: LoggerPlace, others: Iterable[LoggerSpec]) -> list[Logger]:
+    """The loggers of a run, for the one process that writes."""
+    return [CurveFileLogger(place.directory, place.first_step), *(spec.build(place) for spec in others)]
 
 
-def build_loggers(
-    directory: Path, continue_from: int, tensorboard: bool, wandb: bool, wandb_project: str | None
-) -> list[Logger]:
-    """The loggers of a run that goes on from step `continue_from`, for the one process that writes."""
-    loggers: list[Logger] = [CurveFileLogger(directory, continue_from)]
-    if tensorboard:
-        if not continue_from:
-            _remove_events(directory)
-        # purge_step hides what an earlier stretch logged after the step that this one continues from.
-        purge_step = continue_from + 1 if continue_from else None
-        loggers.append(EventFileLogger(directory.parent, name=directory.name, version="", purge_step=purge_step))
-    if wandb:
-        # The run's name is its identity, so that a continuation goes on in the same place.
-        name = directory.name
-        loggers.append(WandbLogger(project=wandb_project, name=name, id=name, save_dir=directory, resume="allow"))
-    return loggers
+def open_event_file(directory: Path, first_step: int) -> EventFileLogger:
+    """TensorBoard events of a run that goes on from `first_step`."""
+    if not first_step:
+        _remove_events(directory)
+    # purge_step hides what an earlier segment logged after the step that this one continues from.
+    purge_step = first_step + 1 if first_step else None
+    return EventFileLogger(directory.parent, name=directory.name, version="", purge_step=purge_step)
 
 
 def _remove_events(directory: Path) -> None:
-    """What a stretch that left no checkpoint logged is all made again, step 0 included."""
+    """What a segment that left no checkpoint logged is made again, step 0 included."""
     for path in directory.glob("events.out.tfevents.*"):
         path.unlink()
 

@@ -1,4 +1,4 @@
-"""Loss and error over many batches and processes."""
+"""Sums over many batches and processes, from which losses and metrics are made."""
 
 from __future__ import annotations
 
@@ -12,124 +12,116 @@ from torchmetrics import Metric
 Counts = tuple[Tensor | int, ...]
 
 
-def count(
-    scores: Tensor,
-    labels: Tensor,
-    loss_sum: Tensor,
-    other_labels: Tensor | None = None,
-    weight: Tensor | None = None,
-) -> Counts:
-    """Sum of losses, number of wrong answers and number of images: scores (n, num_classes), labels (n,).
-
-    An answer to a mixed image is right by the share of its class: `weight` (n,) if it is in `labels`, the rest if it
-    is in `other_labels`.
-    """
-    predicted = scores.detach().argmax(dim=1)
-    wrong: Tensor = predicted != labels
-    if other_labels is not None and weight is not None:
-        wrong = wrong * weight + (predicted != other_labels) * (1 - weight)
-    return loss_sum.detach(), wrong.sum(), labels.numel()
-
-
 def add(sums: Sequence[Tensor], counts: Counts) -> None:
-    """Add what `count` found in a batch to the sums of a meter, in place and without waiting for the device."""
-    for total, number in zip(sums[:3], counts, strict=True):
+    """Add the counts of a batch to the sums of a meter, in place and without waiting for the device.
+
+    `counts` are the sum of losses, the task's sums, and the number of images.
+    """
+    for total, number in zip(sums, counts, strict=False):
         total += number
-    loss_sum, _, num_images, finite_loss_sum, num_finite_images = sums
+    loss_sum, num_images, (finite_loss_sum, num_finite_images) = sums[0], sums[-3], sums[-2:]
     is_finite = torch.isfinite(loss_sum)  # once it is not it never is again
     finite_loss_sum.copy_(torch.where(is_finite, loss_sum, finite_loss_sum))
     num_finite_images.copy_(torch.where(is_finite, num_images, num_finite_images))
 
 
-class LossAndError(Metric):
-    """Mean cross-entropy and top-1 error in percent over all images seen since the last reset.
+class SumMeter(Metric):
+    """Sums over all images seen since the last reset: of losses, of what a task counts, and of images.
 
     Sums stay on the device: nothing waits for a result until `compute`, which adds up the processes' sums. What was
     seen before the first loss that is not finite is summed apart, so that a run that diverges between two readings
     can say where it did.
+
+    Args:
+        num_sums: how many sums the task has.
     """
 
     full_state_update = False
-    higher_is_better = False
     loss_sum: Tensor
-    num_wrong: Tensor
     num_images: Tensor
     finite_loss_sum: Tensor
     num_finite_images: Tensor
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, num_sums: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         # float32 of single steps would lose digits over the 50,000 images of an epoch.
         dtype = torch.float32 if torch.backends.mps.is_available() else torch.float64
+        self.num_sums = num_sums
         self.add_state("loss_sum", torch.zeros((), dtype=dtype), dist_reduce_fx="sum")
-        self.add_state("num_wrong", torch.zeros((), dtype=dtype), dist_reduce_fx="sum")  # of mixed images, parts
+        for idx in range(num_sums):
+            self.add_state(f"sum_{idx}", torch.zeros((), dtype=dtype), dist_reduce_fx="sum")
         self.add_state("num_images", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("finite_loss_sum", torch.zeros((), dtype=dtype), dist_reduce_fx="sum")
         self.add_state("num_finite_images", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, loss_sum: Tensor | int, num_wrong: Tensor | int, num_images: Tensor | int) -> None:
-        """Add what `count` found in a batch."""
-        add(self.sums(), (loss_sum, num_wrong, num_images))
+    def update(self, *counts: Tensor | int) -> None:
+        """Add the counts of a batch."""
+        add(self.sums(), counts)
 
     def sums(self) -> list[Tensor]:
         """The sums of this process, which `add` adds to."""
-        return [self.loss_sum, self.num_wrong, self.num_images, self.finite_loss_sum, self.num_finite_images]
+        own = [getattr(self, f"sum_{idx}") for idx in range(self.num_sums)]
+        return [self.loss_sum, *own, self.num_images, self.finite_loss_sum, self.num_finite_images]
 
     def put(self, sums: Sequence[Tensor | float]) -> None:
         """Go on from sums that were saved, or taken elsewhere."""
         self.reset()
-        self.update(0, 0, 0)  # so that there is something to compute
-        for own, value in zip(self.sums(), sums, strict=False):  # checkpoints of older versions hold the first three
+        self.update(*[0] * (self.num_sums + 2))  # so that there is something to compute
+        for own, value in zip(self.sums(), sums, strict=False):  # checkpoints of 0.1.0 lack the last two
             own.copy_(torch.as_tensor(value, dtype=own.dtype))
 
     def compute(self) -> Tensor:
-        """The sums over all processes, in the order of `Totals`."""
+        """The sums over all processes, in the order of `Totals.as_list`."""
         return torch.stack([value.to(self.loss_sum) for value in self.sums()])
 
 
 class Totals:
-    """Sums of losses, of wrong answers and of images, as plain numbers; the last two up to where losses are finite."""
+    """The sums of a meter as plain numbers; the last two up to where losses are finite."""
 
-    def __init__(
-        self,
-        loss_sum: float = 0.0,
-        num_wrong: float = 0.0,
-        num_images: float = 0.0,
-        finite_loss_sum: float = 0.0,
-        num_finite_images: float = 0.0,
-    ) -> None:
-        self.loss_sum = loss_sum
-        self.num_wrong = num_wrong
-        self.num_images = num_images
-        self.finite_loss_sum = finite_loss_sum
-        self.num_finite_images = num_finite_images
+    def __init__(self, values: Sequence[float]) -> None:
+        self._values = tuple(values)
 
     @classmethod
-    def of(cls, meter: LossAndError) -> Totals:
+    def zero(cls, num_sums: int) -> Totals:
+        """Of no image."""
+        return cls([0.0] * (num_sums + 4))
+
+    @classmethod
+    def of(cls, meter: SumMeter) -> Totals:
         """What `meter` has seen in all processes. Waits for the device."""
-        return cls(*meter.compute().tolist()) if meter.update_called else cls()
+        return cls(meter.compute().tolist()) if meter.update_called else cls.zero(meter.num_sums)
 
     def __add__(self, other: Totals) -> Totals:
-        return Totals(*(mine + theirs for mine, theirs in zip(self.as_list(), other.as_list(), strict=True)))
+        return Totals([mine + theirs for mine, theirs in zip(self._values, other._values, strict=True)])
 
     def __sub__(self, other: Totals) -> Totals:
-        return Totals(*(mine - theirs for mine, theirs in zip(self.as_list(), other.as_list(), strict=True)))
+        return Totals([mine - theirs for mine, theirs in zip(self._values, other._values, strict=True)])
 
     def as_list(self) -> list[float]:
         """The sums, for a checkpoint."""
-        return [self.loss_sum, self.num_wrong, self.num_images, self.finite_loss_sum, self.num_finite_images]
+        return list(self._values)
+
+    @property
+    def sums(self) -> tuple[float, ...]:
+        """Those of the task."""
+        return self._values[1:-3]
+
+    @property
+    def num_images(self) -> float:
+        """How many images were seen."""
+        return self._values[-3]
+
+    @property
+    def num_finite_images(self) -> float:
+        """How many of them before the first loss that is not finite."""
+        return self._values[-1]
 
     @property
     def loss(self) -> float:
         """Mean loss of an image; NaN where no image was seen."""
-        return self.loss_sum / self.num_images if self.num_images else float("nan")
+        return self._values[0] / self.num_images if self.num_images else float("nan")
 
     @property
     def finite_loss(self) -> float | None:
         """Mean loss of the images before the first loss that is not finite; None where there are none."""
-        return self.finite_loss_sum / self.num_finite_images if self.num_finite_images else None
-
-    @property
-    def err(self) -> float:
-        """Top-1 error in percent; NaN where no image was seen."""
-        return 100 * self.num_wrong / self.num_images if self.num_images else float("nan")
+        return self._values[-2] / self.num_finite_images if self.num_finite_images else None

@@ -1,34 +1,36 @@
-"""The LightningModule: a network, its loss, its error, its optimiser and its learning rate."""
+"""The LightningModule: a network, its task, its optimiser and its learning rate."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torchmetrics import Metric, MetricCollection
 
-from depthlab.data.datamodule import SPLITS, Batch
+from depthlab.data.batch import SPLITS, Batch
 from depthlab.optim.schedules import Schedule
-from depthlab.training.meter import Counts, LossAndError, count
+from depthlab.tasks.task import Task
+from depthlab.training.meter import Counts, SumMeter, Totals
 
-RunChunk = Callable[["Classifier", range], None]
+RunChunk = Callable[["SupervisedModule", range], None]
 
 
-class Classifier(LightningModule):
-    """Trains a network to tell classes apart.
+class SupervisedModule(LightningModule):
+    """Trains a network on a task.
 
     `step` counts optimiser updates. Schedule, loggers, checkpoints and the end of the run read this counter and
     no other.
 
     Args:
-        network: maps images (n, C, H, W) to class scores (n, num_classes).
+        network: maps images (n, C, H, W) to outputs, (n, num_outputs) or images.
         build_optimizer: makes the optimiser of a network.
         schedule: the learning rate of each step.
-        label_smoothing: the part of a training label that is spread over all classes (Szegedy et al. 2016).
+        task: the loss, and the sums that its metrics are made of.
+        metrics: more metrics, measured in evaluations only.
     """
 
     def __init__(
@@ -36,71 +38,85 @@ class Classifier(LightningModule):
         network: nn.Module,
         build_optimizer: Callable[..., torch.optim.Optimizer],
         schedule: Schedule,
-        label_smoothing: float = 0.0,
+        task: Task,
+        metrics: Mapping[str, Metric] | None = None,
     ) -> None:
         super().__init__()
         self.network = network
         self.build_optimizer = build_optimizer
         self.schedule = schedule
-        self.label_smoothing = label_smoothing
+        self.task = task
         self.step = 0
         self.train_forward: Callable[[Tensor], Tensor] = network.forward
-        self.run_block: RunChunk | None = None
-        self.train_meter = LossAndError()
-        self.eval_meters = nn.ModuleList(LossAndError() for _ in SPLITS)
+        self.run_chunk: RunChunk | None = None
+        self.train_meter = SumMeter(task.num_sums)
+        self.eval_meters = nn.ModuleList(SumMeter(task.num_sums) for _ in SPLITS)
+        # A collection a split; torchmetrics puts prefix and name together.
+        self.eval_metrics = nn.ModuleList(MetricCollection(dict(metrics), prefix=f"{s}/") for s in SPLITS if metrics)
 
-    def eval_meter(self, split: str) -> LossAndError:
+    def eval_meter(self, split: str) -> SumMeter:
         """What was counted of a split since evaluation began."""
         meter = self.eval_meters[SPLITS.index(split)]
-        assert isinstance(meter, LossAndError)
+        assert isinstance(meter, SumMeter)
         return meter
 
+    def values(self, totals: Totals) -> dict[str, float]:
+        """Loss and metrics of the images that were counted, by name."""
+        return {"loss": totals.loss, **self.task.values(totals.sums, totals.num_images)}
+
+    def measured(self) -> dict[str, float]:
+        """Loss and metrics of every split that was evaluated, as "test/err". Waits for the device."""
+        found: dict[str, float] = {}
+        for idx, split in enumerate(SPLITS):
+            totals = Totals.of(self.eval_meter(split))
+            if totals.num_images:
+                found |= {f"{split}/{name}": value for name, value in self.values(totals).items()}
+                if self.eval_metrics:
+                    collection = self.eval_metrics[idx]
+                    assert isinstance(collection, MetricCollection)
+                    found |= {name: float(value) for name, value in collection.compute().items()}
+        return found
+
     def forward(self, images: Tensor) -> Tensor:
-        """Class scores (n, num_classes) in float32 of images (n, C, H, W)."""
-        scores: Tensor = self.network(images)
-        return scores.float()
+        """Outputs in float32 of images (n, C, H, W)."""
+        outputs: Tensor = self.network(images)
+        return outputs.float()
 
     def loss_and_counts(self, batch: Batch) -> tuple[Tensor, Counts]:
-        """The mean cross-entropy of a training batch, and what it adds to the meter."""
-        scores = self.train_forward(batch.images).float()
-        loss = self._loss(scores, batch)
-        loss_sum = loss * len(batch.labels)
-        return loss, count(scores, batch.labels, loss_sum, batch.other_labels, batch.weight)
+        """The mean loss of a training batch, and what it adds to the meter."""
+        outputs = self.train_forward(batch.images).float()
+        loss = self.task.train_loss(outputs, batch)
+        num_images = len(batch.labels)
+        return loss, ((loss * num_images).detach(), *self.task.sums(outputs, batch), num_images)
 
     def training_step(self, batch: Batch | range, batch_idx: int) -> Tensor | None:
-        """The loss of a batch, of which Lightning makes the update; a block of steps makes its own."""
+        """The loss of a batch, of which Lightning makes the update; a chunk of steps makes its own."""
         if isinstance(batch, range):
-            assert self.run_block is not None
-            self.run_block(self, batch)
+            assert self.run_chunk is not None
+            self.run_chunk(self, batch)
             return None
         loss, counts = self.loss_and_counts(batch)
         self.train_meter.update(*counts)
         return loss
 
-    def train_in_blocks(self, run_block: RunChunk) -> None:
-        """Leave the updates to `run_block`, which takes the numbers of a block's steps and moves `step` on."""
-        self.run_block = run_block
+    def train_in_chunks(self, run_chunk: RunChunk) -> None:
+        """Leave the updates to `run_chunk`, which takes the numbers of a chunk's steps and moves `step` on."""
+        self.run_chunk = run_chunk
         self.automatic_optimization = False
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile what training computes; evaluation and whoever looks into the network meet it as it is."""
         self.train_forward = torch.compile(self.network.forward, *args, **kwargs)
 
-    def _loss(self, scores: Tensor, batch: Batch) -> Tensor:
-        """Of a mixed image, the loss for each of its two labels counts by that label's share."""
-        if batch.other_labels is None or batch.weight is None:
-            return F.cross_entropy(scores, batch.labels, label_smoothing=self.label_smoothing)
-        one, other = (
-            F.cross_entropy(scores, labels, reduction="none", label_smoothing=self.label_smoothing)
-            for labels in (batch.labels, batch.other_labels)
-        )
-        return torch.lerp(other, one, batch.weight).mean()
-
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Count a batch towards its split."""
-        scores = self(batch.images)
-        loss_sum = F.cross_entropy(scores, batch.labels, reduction="sum")
-        self.eval_meter(batch.split).update(*count(scores, batch.labels, loss_sum))
+        outputs = self(batch.images)
+        loss_sum = self.task.loss_sum(outputs, batch.labels)
+        self.eval_meter(batch.split).update(loss_sum.detach(), *self.task.sums(outputs, batch), len(batch.labels))
+        if self.eval_metrics:
+            collection = self.eval_metrics[SPLITS.index(batch.split)]
+            assert isinstance(collection, MetricCollection)
+            collection.update(outputs, batch.labels)
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """The same as in validation."""
@@ -108,8 +124,9 @@ class Classifier(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Forget what was counted before."""
-        for split in SPLITS:
-            self.eval_meter(split).reset()
+        for meter in (*self.eval_meters, *self.eval_metrics):
+            assert isinstance(meter, Metric | MetricCollection)
+            meter.reset()
 
     def on_test_epoch_start(self) -> None:
         """Forget what was counted before."""
@@ -119,6 +136,12 @@ class Classifier(LightningModule):
         """The optimiser; its rate is set before each update."""
         return self.build_optimizer(self.network)
 
+    def on_train_start(self) -> None:
+        """Give the optimiser the rate of the first step, which stock callbacks read before it is taken."""
+        optimizer = self.optimizers()
+        if self.automatic_optimization and isinstance(optimizer, LightningOptimizer):
+            self._set_rate(optimizer)
+
     def optimizer_step(
         self,
         epoch: int,
@@ -127,8 +150,12 @@ class Classifier(LightningModule):
         optimizer_closure: Callable[[], Any] | None = None,
     ) -> None:
         """One update at the schedule's rate. Lightning computes the gradient inside the closure."""
+        self._set_rate(optimizer)
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.step += 1
+        self._set_rate(optimizer)
+
+    def _set_rate(self, optimizer: torch.optim.Optimizer | LightningOptimizer) -> None:
         rate = self.schedule(self.step)
         for group in optimizer.param_groups:
             group["lr"] = rate * group.get("lr_factor", 1.0)
-        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        self.step += 1

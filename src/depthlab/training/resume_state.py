@@ -11,12 +11,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from depthlab.errors import InputError
 from depthlab.training.meter import Totals
-from depthlab.training.module import Classifier
+from depthlab.training.module import SupervisedModule
 
 COMPUTED_BY = ("foreach", "fused", "capturable")
 
 
-def capture(trainer: Trainer, module: Classifier, log_state: dict[str, Any]) -> dict[str, Any]:
+def capture(trainer: Trainer, module: SupervisedModule, log_state: dict[str, Any]) -> dict[str, Any]:
     """The state after update number `module.step`. Every process calls this; the first one's result is kept.
 
     The order of images, crops and flips and the learning rate are functions of the step and need no state.
@@ -30,7 +30,14 @@ def capture(trainer: Trainer, module: Classifier, log_state: dict[str, Any]) -> 
         "random": torch.get_rng_state(),
         "train_totals": Totals.of(module.train_meter).as_list(),
         "log": log_state,
+        "callbacks": {each.state_key: state for each in _stateful(trainer) if (state := each.state_dict())},
     }
+
+
+def _stateful(trainer: Trainer) -> list[Callback]:
+    """The callbacks that keep a state; what our other ones know follows from the step."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return [callback for callback in callbacks if type(callback).state_dict is not Callback.state_dict]
 
 
 class RestoreState(Callback):
@@ -44,7 +51,7 @@ class RestoreState(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Optimiser, loss scale, random state and meters."""
-        assert isinstance(pl_module, Classifier)
+        assert isinstance(pl_module, SupervisedModule)
         with load_errors(self.state):
             _load(trainer.optimizers[0], self.state["optimizer"])
             if self.state["precision"]:
@@ -52,6 +59,19 @@ class RestoreState(Callback):
             torch.set_rng_state(self.state["random"])
             if trainer.is_global_zero:  # the sums were added up over the processes; they count once
                 pl_module.train_meter.put([float(total) for total in self.state["train_totals"]])
+            saved = self.state.get("callbacks", {})
+            for callback in _stateful(trainer):
+                if callback.state_key in saved:
+                    callback.load_state_dict(saved[callback.state_key])
+        _count_from(trainer, pl_module.step)
+
+
+def _count_from(trainer: Trainer, step: int) -> None:
+    """Have Lightning's own counters, which stock callbacks read, go on from `step`; nothing of ours reads them."""
+    loop = trainer.fit_loop.epoch_loop
+    loop._batches_that_stepped = step
+    total = loop.automatic_optimization.optim_progress.optimizer.step.total
+    total.ready = total.completed = step
 
 
 @contextmanager

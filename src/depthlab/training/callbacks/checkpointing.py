@@ -11,16 +11,14 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from depthlab.training.module import Classifier
+from depthlab.training.endings import Interrupted
+from depthlab.training.module import SupervisedModule
+from depthlab.training.plan import Plan
 
-Save = Callable[[Trainer, Classifier], None]
+Save = Callable[[Trainer, SupervisedModule], None]
 # Slurm sends SIGUSR1 ahead of a time limit when it is asked to (--signal), and SIGTERM before it preempts.
 # submitit has it send SIGUSR2 in both cases, and queues the job again when that arrives.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-
-
-class Interrupted(Exception):
-    """The run was asked to stop; its checkpoint is written."""
 
 
 class StopRequest:
@@ -64,37 +62,21 @@ class Checkpoints(Callback):
 
     Args:
         save: writes one.
-        every_steps: None for never.
-        every_minutes: None for never.
-        val_every_steps: where validations fall.
-        max_steps: where the run ends.
-        agree_every_steps: with several processes, how often they compare clocks and stop requests.
+        plan: where validations and checkpoints fall, and the end. Several processes compare clocks and stop requests
+            where the training curves have points.
         stop: asks the run to stop.
     """
 
-    def __init__(
-        self,
-        save: Save,
-        every_steps: int | None,
-        every_minutes: float | None,
-        val_every_steps: int,
-        max_steps: int,
-        agree_every_steps: int,
-        stop: StopRequest,
-    ) -> None:
+    def __init__(self, save: Save, plan: Plan, stop: StopRequest) -> None:
         self.save = save
-        self.every_steps = every_steps
-        self.every_seconds = None if every_minutes is None else 60 * every_minutes
-        self.val_every_steps = val_every_steps
-        self.max_steps = max_steps
-        self.agree_every_steps = agree_every_steps
+        self.plan = plan
         self.stop = stop
         self._seen_step = -1
         self._saved_at = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Nothing new to save yet."""
-        assert isinstance(pl_module, Classifier)
+        assert isinstance(pl_module, SupervisedModule)
         self._seen_step = pl_module.step
         self._saved_at = time.monotonic()
 
@@ -102,36 +84,40 @@ class Checkpoints(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Write one here unless a validation comes first."""
-        assert isinstance(pl_module, Classifier)
+        assert isinstance(pl_module, SupervisedModule)
         step = pl_module.step
         is_new = step != self._seen_step  # not so between the batches that are accumulated to one update
         self._seen_step = step
-        if is_new and step % self.val_every_steps and step != self.max_steps:
+        if is_new and not self.plan.validates_at(step) and not trainer.should_stop:
             self._save_if_due(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The validation is done: write the one that waited for it, and end the run at its last step."""
-        assert isinstance(pl_module, Classifier)
+        """The validation is done: write the one that waited for it, and end the run at its last step.
+
+        Where another callback ends the run earlier, its last step has a checkpoint too.
+        """
+        assert isinstance(pl_module, SupervisedModule)
         self._save_if_due(trainer, pl_module)
-        if pl_module.step >= self.max_steps:
+        if pl_module.step >= self.plan.max_steps:
             trainer.should_stop = True
 
-    def _save_if_due(self, trainer: Trainer, module: Classifier) -> None:
+    def _save_if_due(self, trainer: Trainer, module: SupervisedModule) -> None:
         step = module.step
         must_stop, late = self._agreed(trainer, step)
-        by_step = self.every_steps is not None and step % self.every_steps == 0
-        if by_step or late or must_stop or step == self.max_steps:
+        ends = trainer.should_stop or step == self.plan.max_steps
+        if self.plan.saves_at(step) or late or must_stop or ends:
             self.save(trainer, module)
             self._saved_at = time.monotonic()
-        if must_stop and step != self.max_steps:
+        if must_stop and not ends:
             raise Interrupted
 
     def _agreed(self, trainer: Trainer, step: int) -> tuple[bool, bool]:
         """Whether any process was asked to stop, and whether any finds a checkpoint overdue."""
-        late = self.every_seconds is not None and time.monotonic() - self._saved_at >= self.every_seconds
+        seconds = self.plan.save_every_seconds
+        late = seconds is not None and time.monotonic() - self._saved_at >= seconds
         if trainer.world_size == 1:
             return self.stop.is_made, late
-        if step % self.agree_every_steps:
+        if step % self.plan.log_every_steps:
             return False, False
         agree = trainer.strategy.reduce_boolean_decision
         return agree(self.stop.is_made, all=False), agree(late, all=False)

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from depthlab.data.datamodule import Batch, ImageDataModule
+from depthlab.data.batch import Batch
+from depthlab.data.datamodule import ImageDataModule
 from depthlab.records.arrays import write_arrays
 from depthlab.training.callbacks.gradient_norms import layers_3x3
-from depthlab.training.module import Classifier
+from depthlab.training.module import SupervisedModule
 
 RESPONSE_IMAGES = 1000
 NUM_MISTAKES = 25
@@ -44,7 +45,7 @@ class LayerResponses(Callback):
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Nothing summed yet: for each layer values, their sum and the sum of their squares."""
-        assert isinstance(pl_module, Classifier)
+        assert isinstance(pl_module, SupervisedModule)
         self._layers = layers_3x3(pl_module.network)
         self._sums = torch.zeros(len(self._layers), 3, device=pl_module.device)
 
@@ -160,8 +161,8 @@ class Predictions(Callback):
 
 def positions(data: ImageDataModule, split: str, batch_idx: int) -> slice:
     """Which images of `split` this process has in evaluation batch `batch_idx`."""
-    start = batch_idx * data.eval_batch_size
-    return slice(*data.share(start, min(start + data.eval_batch_size, data.num_images(split))))
+    start = batch_idx * data.spec.eval_batch_size
+    return slice(*data.share(start, min(start + data.spec.eval_batch_size, data.num_images(split))))
 
 
 def _summed(trainer: Trainer, values: Tensor) -> Tensor:

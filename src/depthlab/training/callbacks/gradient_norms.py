@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -13,12 +13,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional as F
 
 from depthlab.data.datamodule import ImageDataModule
 from depthlab.models.counter_rng import as_in_training
 from depthlab.records.arrays import arrays_path, load_arrays, write_arrays
-from depthlab.training.module import Classifier
+from depthlab.training.module import SupervisedModule
+from depthlab.training.plan import Plan
 
 # On a CPU a probe in float32 costs a little more than half a step of ResNet-20: one in 200 steps is 0.3 % of a run.
 PROBE_IMAGES = 32
@@ -64,8 +64,12 @@ def probe_steps(max_steps: int, val_every_steps: int) -> frozenset[int]:
     return frozenset(boundaries[(idx + 1) * len(boundaries) // num_probes - 1] for idx in range(num_probes))
 
 
-def gradient_norms(network: nn.Module, layers: list[str], images: Tensor, labels: Tensor) -> NDArray[np.float32]:
-    """L2 norm of the mean cross-entropy's gradient for each layer's weights, float32 (num_layers,).
+def gradient_norms(
+    network: nn.Module, layers: list[str], images: Tensor, loss_of: Callable[[Tensor], Tensor]
+) -> NDArray[np.float32]:
+    """L2 norm of the loss's gradient for each layer's weights, float32 (num_layers,).
+
+    `loss_of` maps the network's outputs to the mean loss.
 
     In float32 whatever the run's precision, and with batch norm as in training. The network runs on copies of its
     buffers and on fresh leaves for its parameters: its moving averages, its `.grad` and its hooks stay as they are.
@@ -73,7 +77,7 @@ def gradient_norms(network: nn.Module, layers: list[str], images: Tensor, labels
     parameters = {name: value.detach().requires_grad_() for name, value in network.named_parameters()}
     buffers = {name: value.clone() for name, value in network.named_buffers()}
     with torch.enable_grad(), _without_kernel_search():
-        loss = F.cross_entropy(functional_call(network, {**parameters, **buffers}, (images,)), labels)
+        loss = loss_of(functional_call(network, {**parameters, **buffers}, (images,)))
         gradients = torch.autograd.grad(loss, [parameters[f"{layer}.weight"] for layer in layers])
     norms: NDArray[np.float32] = torch.stack([torch.linalg.vector_norm(g) for g in gradients]).cpu().numpy()
     return norms
@@ -99,20 +103,19 @@ class GradientNorms(Callback):
     Args:
         data: its first training images are the probe.
         directory: the run's.
-        max_steps: the end of the run.
-        val_every_steps: where validations fall.
+        plan: the end of the run, and where validations fall.
     """
 
-    def __init__(self, data: ImageDataModule, directory: Path, max_steps: int, val_every_steps: int) -> None:
+    def __init__(self, data: ImageDataModule, directory: Path, plan: Plan) -> None:
         self.data = data
         self.directory = directory
-        self.steps = probe_steps(max_steps, val_every_steps)
+        self.steps = probe_steps(plan.max_steps, plan.val_every_steps)
         self.layers: list[str] = []
         self.series: dict[int, NDArray[np.float32]] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the initial weights, or go on with what an earlier stretch measured."""
-        assert isinstance(pl_module, Classifier)
+        assert isinstance(pl_module, SupervisedModule)
         self.layers = probed_layers(pl_module.network)
         if not trainer.is_global_zero or not self.layers:
             return
@@ -125,14 +128,16 @@ class GradientNorms(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure where it is due."""
-        assert isinstance(pl_module, Classifier)
+        assert isinstance(pl_module, SupervisedModule)
         if trainer.is_global_zero and self.layers and pl_module.step in self.steps:
             self._measure(pl_module)
 
-    def _measure(self, module: Classifier) -> None:
+    def _measure(self, module: SupervisedModule) -> None:
         images, labels = self.data.on_device("train", module.device).eval_batch(0, PROBE_IMAGES)
         with as_in_training(module.network):
-            self.series[module.step] = gradient_norms(module.network, self.layers, images, labels)
+            self.series[module.step] = gradient_norms(
+                module.network, self.layers, images, lambda outputs: module.task.loss_sum(outputs, labels) / len(labels)
+            )
         steps = np.array(list(self.series), dtype=np.int64)
         norms = np.stack(list(self.series.values()))
         write_arrays(self.directory, "gradients", layer=np.array(self.layers), step=steps, norm=norms)

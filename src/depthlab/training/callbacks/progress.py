@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.status import Status
 
+from depthlab.records import progress_file
 from depthlab.training.callbacks.metric_logger import MetricLogger
-from depthlab.training.module import Classifier
+from depthlab.training.module import SupervisedModule
+from depthlab.training.plan import Plan
 
 SHOW_EVERY_SECONDS = 0.2
 WRITE_EVERY_SECONDS = 1.0
 PRINT_EVERY_SECONDS = 30.0
-FILE_NAME = "progress.json"
 
 
 def clock(seconds: float | None) -> str:
@@ -33,17 +33,20 @@ class ProgressView(Callback):
     Args:
         title: the run's name in the bar.
         directory: where progress.json is written for whoever watches from another process.
-        max_steps: the end of the run.
-        images_per_step: images in one update.
-        curves: has the latest loss and error.
+        plan: the end of the run, and the images of a step.
+        curves: has the latest values.
+        metric: the name, title and unit of the metric that is shown beside the loss.
     """
 
-    def __init__(self, title: str, directory: Path, max_steps: int, images_per_step: int, curves: MetricLogger) -> None:
+    def __init__(
+        self, title: str, directory: Path, plan: Plan, curves: MetricLogger, metric: tuple[str, str, str]
+    ) -> None:
         self.title = title
-        self.path = directory / FILE_NAME
-        self.max_steps = max_steps
-        self.images_per_step = images_per_step
+        self.directory = directory
+        self.max_steps = plan.max_steps
+        self.images_per_step = plan.images_per_step
         self.curves = curves
+        self.metric = metric
         self.console = Console()
         self._bar: Progress | None = None
         self._status: Status | None = None
@@ -54,7 +57,7 @@ class ProgressView(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the bar."""
-        assert isinstance(pl_module, Classifier)
+        assert isinstance(pl_module, SupervisedModule)
         self._first_step = self._warm_step = pl_module.step
         self._warm_at = self._printed_at = time.monotonic()
         if trainer.is_global_zero and self.console.is_terminal:
@@ -67,7 +70,7 @@ class ProgressView(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Show where the run is, if it was last shown long enough ago."""
-        assert isinstance(pl_module, Classifier)
+        assert isinstance(pl_module, SupervisedModule)
         now = time.monotonic()
         if self._warm_step == self._first_step:  # the first batch, or block, compiles and captures: no estimate of it
             self._warm_step, self._warm_at = pl_module.step, now
@@ -95,14 +98,17 @@ class ProgressView(Callback):
         """Close the bar."""
         self._close()
 
-    def _show(self, module: Classifier, now: float) -> None:
+    def _show(self, module: SupervisedModule, now: float) -> None:
         steps_per_second = (module.step - self._warm_step) / max(now - self._warm_at, 1e-9)
         seconds_left = (self.max_steps - module.step) / steps_per_second if steps_per_second else None
         images_per_second = steps_per_second * self.images_per_step
         latest = self.curves.latest
         parts = [f"step {module.step:,}/{self.max_steps:,}"]
         if "train/loss" in latest:
-            parts += [f"loss {latest['train/loss']:.3f}", f"error {latest['train/err']:.2f} %"]
+            name, title, unit = self.metric
+            value = latest[f"train/{name}"]
+            shown = f"{value:.2f} {unit}" if unit else f"{value:.4g}"
+            parts += [f"loss {latest['train/loss']:.3f}", f"{title} {shown}"]
         parts += [f"lr {module.schedule(module.step):.3g}", f"{images_per_second:,.0f} img/s"]
         text = "  ".join([*parts, f"left {clock(seconds_left)}"])
         if self._bar is not None:
@@ -115,17 +121,12 @@ class ProgressView(Callback):
             self._write(module.step, images_per_second, seconds_left)
 
     def _write(self, step: int, images_per_second: float | None, seconds_left: float | None) -> None:
-        progress = {
-            "step": step,
-            "max_steps": self.max_steps,
-            "train_err": self.curves.latest.get("train/err"),
-            "images_per_second": images_per_second,
-            "seconds_left": seconds_left,
-            "updated_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        }
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        temporary.write_text(json.dumps(progress))
-        temporary.replace(self.path)  # whole, though not flushed to disk: it is worth a second
+        name, title, unit = self.metric
+        value = self.curves.latest.get(f"train/{name}")
+        progress = progress_file.Progress(
+            step, self.max_steps, value, f"train {title}", unit, images_per_second, seconds_left
+        )
+        progress_file.write_progress(self.directory, progress)
 
     def _close(self) -> None:
         if self._bar is not None:

@@ -1,0 +1,45 @@
+"""Wide residual networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from depthlab.config.registry import register
+from depthlab.config.spec import key
+from depthlab.models.spec import SHARED, ModelSpec, check_depth
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@register("model", "wide")
+@dataclass(frozen=True)
+class WideNet(ModelSpec):
+    """A wide residual network (Zagoruyko and Komodakis 2016)."""
+
+    supports = frozenset(SHARED)
+
+    depth: int = key(column=True, help="6n+4, as that paper counts")
+    width_factor: int = key(help="how many times as wide as 16, 32 and 64 channels", positive=True)
+
+    def network(self) -> Callable[..., nn.Module]:
+        from depthlab.models.resnet import wide_net
+
+        return wide_net
+
+    def true_names(self) -> tuple[str, ...]:
+        return (f"wide_resnet{self.depth}_{self.width_factor}",)
+
+    def stage_names(self) -> list[str]:
+        return [f"layer{idx}" for idx in range(1, 4)]
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """See `ModelSpec`: these networks are always residual."""
+        return {"depth": self.depth, "residual": True}
+
+    def check(self) -> None:
+        check_depth(self.depth, 6, 4)
+        super().check()

@@ -1,0 +1,1 @@
+"""The components of this room, one file each; the registry imports all of them."""
