@@ -133,12 +133,12 @@ def collect(folders: Sequence[Path]) -> Collection:
         InputError: a folder does not exist, or no run is left.
     """
     found = Collection()
-    seen: set[str] = set()
+    seen: set[Path] = set()
     for folder in folders:
         if not folder.is_dir():
             raise InputError(f"{folder} is not a folder. Give the folder of a sweep, such as logs/quickstart.")
-        directories = [directory for directory in find_records(folder) if _place(directory) not in seen]
-        seen.update(_place(directory) for directory in directories)
+        directories = [directory for directory in find_records(folder) if directory.resolve() not in seen]
+        seen.update(directory.resolve() for directory in directories)
         if not directories:
             found.left_out.append(LeftOut(folder.name, "holds no record that was not read already"))
         for directory in directories:
@@ -149,14 +149,8 @@ def collect(folders: Sequence[Path]) -> Collection:
     return found
 
 
-def _place(directory: Path) -> str:
-    """What tells a run's directory from every other; a run in a published folder has no directory to resolve."""
-    return str(directory.resolve()) if isinstance(directory, Path) else str(directory)
-
-
 def _add(found: Collection, directory: Path, folder: Path) -> None:
-    below = isinstance(directory, Path) and directory != folder
-    name = str(directory.relative_to(folder)) if below else directory.name
+    name = directory.name if directory == folder else str(directory.relative_to(folder))
     try:
         record = read_record(directory)
         task = read_task(record)

@@ -34,7 +34,7 @@ def read_columns(directory: Path, columns: Sequence[str]) -> dict[str, tuple[Flo
     Raises:
         InputError: the file is missing or not what a run writes.
     """
-    if not isinstance(directory, Path):  # one of many runs in a published file
+    if not (directory / FILE_NAME).is_file():  # one of many runs in a published folder, or no curves at all
         return _parsed(directory, columns)
     try:
         text = (directory / FILE_NAME).read_text(encoding="utf-8")

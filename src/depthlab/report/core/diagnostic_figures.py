@@ -135,7 +135,8 @@ def _draw_gradients(axis: Any, member: Members) -> None:
 
     steps = member.arrays[0]["step"]
     alike = [a["norm"] for a in member.arrays if a["norm"].shape == member.arrays[0]["norm"].shape]
-    norms = np.exp(np.mean(np.log(np.maximum(alike, 1e-12)), axis=0))
+    positive = np.ma.masked_less_equal(np.array(alike, dtype=np.float64), 0)  # a norm that underflowed is a gap
+    norms = np.ma.exp(np.ma.log(positive).mean(axis=0))
     chosen = log_spaced(steps)
     for place, idx in enumerate(chosen):
         colour = colormaps["viridis"](0.9 * place / max(1, len(chosen) - 1))

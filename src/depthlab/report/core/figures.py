@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,15 +41,14 @@ class Figure:
 def strip_plot(groups: Sequence[Group]) -> Figure:
     """Every run of every network as a point, beside the mean and its interval; a panel for each split."""
     name, title = "final_values", "Final values"
-    shown = [group for group in groups if group.keys()][:MOST_GROUPS]
+    shown = [group for group in groups if group.measured_keys()][:MOST_GROUPS]
     if not shown:
         return Figure(name, title, "no run has finished", None)
     task = shown[0].task
     shown = [group for group in shown if group.task.name == task.name]
-    keys = [
-        k for k in (f"{split}/{task.primary}" for split in ("train", "val", "test")) if any(g.values(k) for g in shown)
-    ]
-    keys = [key for key in keys if not key.startswith("val/") or any(group.has_folds for group in shown)]
+    with_val = any(group.has_folds for group in shown)
+    keys = [f"{split}/{task.primary}" for split in ("train", "val", "test") if split != "val" or with_val]
+    keys = [key for key in keys if any(group.values(key) for group in shown)]
     height = 1.3 + 0.34 * len(shown)
     drawing, axes = style.new_figure(1, len(keys), 2.2 + 3.3 * len(keys), height, sharey=True)
     for axis, key in zip(axes[0], keys, strict=True):
@@ -136,7 +136,7 @@ def _strip(axis: Any, row: int, group: Group, key: str) -> None:
 
 def _pair_lines(axis: Any, groups: Sequence[Group], key: str) -> None:
     """A grey line for each seed between neighbours that are one network under two recipes."""
-    for row, (upper, lower) in enumerate(zip(groups, groups[1:], strict=False)):
+    for row, (upper, lower) in enumerate(pairwise(groups)):
         if upper.network != lower.network:
             continue
         first, second = upper.values(key), lower.values(key)

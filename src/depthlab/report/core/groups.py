@@ -129,7 +129,8 @@ class Group:
         metric = self.metric(key)
         numbers = [number for run in self.runs if (number := run.num_images(key))]
         floor = 50 / min(numbers) if numbers and metric.counts_images else 0.0
-        return Sample(self.values(key), floor, *metric.bounds)
+        low, high = metric.bounds
+        return Sample(self.values(key), floor, low, high)
 
     def metric(self, key: str) -> Metric:
         """The metric behind a key."""
@@ -150,7 +151,7 @@ class Group:
         settled = sum(error < SETTLED * chance for error in errors)
         return settled if settled and any(error > LOST * chance for error in errors) else None
 
-    def keys(self) -> list[str]:
+    def measured_keys(self) -> list[str]:
         """The primary metric's keys that a run has, in the order in which they are shown."""
         name = self.task.primary
         keys = [f"train/{name}", f"train/{name}{RUNNING}", f"val/{name}", f"test/{name}"]

@@ -45,10 +45,8 @@ def _section(section: Section, figures: Path) -> str:
 
 
 def _finding(finding: Finding) -> str:
-    return (
-        f'<li class="{escape(finding.tone)}"><span class="word">{escape(finding.title)}: {escape(finding.word)}.</span> '
-        f"{escape(finding.text)}</li>"
-    )
+    title = f'<span class="word">{escape(finding.title)}: {escape(finding.word)}.</span>'
+    return f'<li class="{escape(finding.tone)}">{title} {escape(finding.text)}</li>'
 
 
 def _list(lines: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -25,7 +25,7 @@ class Sample:
         high: the largest possible value.
     """
 
-    values: Mapping[Hashable, float]
+    values: Mapping[Any, float]
     floor: float = 0.0
     low: float = -math.inf
     high: float = math.inf

@@ -25,7 +25,7 @@ def shown_keys(groups: Sequence[Group]) -> list[tuple[Task, str]]:
     """Every key that a group has, with its task: the columns of the tables."""
     found: dict[tuple[str, str], tuple[Task, str]] = {}
     for group in groups:
-        for key in group.keys():
+        for key in group.measured_keys():
             found.setdefault((group.task.name, key), (group.task, key))
     return list(found.values())
 
@@ -54,9 +54,8 @@ def networks_table(groups: Sequence[Group]) -> Table:
         )
         for group in groups
     )
-    titles = [task.heading(key) for task, key in columns] + [
-        f"{'training' if 'train' in k else 'test'} loss" for k in losses
-    ]
+    titles = [task.heading(key) for task, key in columns]
+    titles += ["training loss" if key.startswith("train") else "test loss" for key in losses]
     header = (*sweeps, "network", *differing, "parameters", "multiply-adds", "n", *folds, *titles)
     header = (*header, *(COSTS[key] for key in costs), "other runs")
     caption = (
@@ -98,14 +97,11 @@ def comparisons_table(comparisons: Sequence[Comparison]) -> Table:
         for c in comparisons
     )
     header = ("difference", "metric", "points", "95 % CI low", "95 % CI high", "interval", "n", "smallest shown")
-    chance = (
-        f" Of {len(rows)} such intervals about {len(rows) / 20:.0f} would exclude zero by chance."
-        if len(rows) > 9
-        else ""
-    )
+    expected = f"Of {len(rows)} such intervals about {len(rows) / 20:.0f} would exclude zero by chance. "
     caption = (
-        "Exploratory: intervals of differences that were not declared in advance, without verdicts."
-        f"{chance} Last column: the smallest true difference that such runs would show with power 0.8."
+        "Exploratory: intervals of differences that were not declared in advance, without verdicts. "
+        f"{expected if len(rows) > 9 else ''}Last column: the smallest true difference that such runs would show with "
+        "power 0.8."
     )
     return Table("comparisons", caption, header, rows)
 
@@ -197,4 +193,4 @@ def _run_row(run: Run, folds: Sequence[str], columns: Sequence[tuple[Task, str]]
 
 def _link(run: Run, out: Path) -> str:
     """The way from the page to the run's directory; empty for a run in a file of many."""
-    return Path(os.path.relpath(run.directory, out)).as_posix() if isinstance(run.directory, Path) else ""
+    return Path(os.path.relpath(run.directory, out)).as_posix() if run.directory.is_dir() else ""

@@ -37,10 +37,8 @@ def print_document(document: Document, groups: Sequence[Group], page: Path, figu
 
 def _networks(groups: Sequence[Group]) -> Grid:
     columns = [(task, key) for task, key in shown_keys(groups) if not key.endswith(RUNNING) and not key.startswith(EMA)]
-    headings = (task.heading(key).replace(" (", " ").rstrip(")") for task, key in columns)
-    grid = Grid(
-        "network", "n", *(" ".join(SHORT.get(word, word) for word in h.split(" ")) for h in headings), "other runs"
-    )
+    titles = (_short(task.heading(key)) for task, key in columns)
+    grid = Grid("network", "n", *titles, "other runs")
     for group in groups:
         values = [cell_text(group, key) if group.task.name == task.name else None for task, key in columns]
         n = len(group.values(f"train/{group.task.primary}"))
@@ -49,3 +47,9 @@ def _networks(groups: Sequence[Group]) -> Grid:
     for column in grid.columns[1:-1]:
         column.justify, column.no_wrap = "right", True
     return grid
+
+
+def _short(heading: str) -> str:
+    """`train error %` for `training error (%)`."""
+    words = heading.replace(" (", " ").rstrip(")").split(" ")
+    return " ".join(SHORT.get(word, word) for word in words)

@@ -165,8 +165,5 @@ def _cured(quad: Quad) -> str:
     plain = quad.plain_deep.sample.mean - quad.plain_shallow.sample.mean
     residual = quad.residual_deep.sample.mean - quad.residual_shallow.sample.mean
     share = 100 * (1 - residual / plain)
-    return (
-        " Shortcuts remove all of it."
-        if share >= 99.95
-        else f" Shortcuts remove {share:.{0 if share < 99 else 1}f} % of it."
-    )
+    text = "all" if share >= 99.95 else f"{share:.1f} %" if share >= 99 else f"{share:.0f} %"
+    return f" Shortcuts remove {text} of it."

@@ -40,9 +40,9 @@ def error_vs_depth(setting: Setting) -> Figure:
     axes[0][0].legend(loc="best")
     shown = [group for groups in kinds.values() for group in groups]
     caption = (
-        "Final errors of the last weights against depth; training error in evaluation mode. Large points are means with "
-        "95 % intervals (three or more runs that agree whether the network learned; clipped to possible values), small "
-        "ones are runs. Below: the same, logarithmic above one image and linear below. "
+        "Final errors of the last weights against depth; training error in evaluation mode. Large points are means "
+        "with 95 % intervals (three or more runs, unless only some settled; clipped to possible values), small ones "
+        "are runs. Below: the same, logarithmic above one image and linear below. "
         f"{_broken(kinds.values())}{described(shown)}"
     )
     return Figure(NAME, TITLE, caption, drawing)
@@ -55,20 +55,21 @@ def _line(axis: Any, groups: Sequence[Group], key: str, kind: str, kinds: list[s
     colour, index = style.kind_colour(kind, kinds), kinds.index(kind)
     face = colour if groups[0].residual else "white"
     marker = style.MARKERS[index % len(style.MARKERS)]
-    for place, part in enumerate(parts_of_one_recipe(groups)):
+    for part_idx, part in enumerate(parts_of_one_recipe(groups)):
         means = [group.sample(key).mean for group in part]
         look = {"color": colour, "marker": marker, "markerfacecolor": face, "clip_on": False, "markersize": 5.5}
-        label = kind if place == 0 else None
-        axis.plot([g.depth for g in part], means, style.dashes(groups[0].residual), label=label, zorder=3, **look)
-    # The runs stand a little to the right of their mean, which would hide them; one column for each kind.
-    beside = axis.transData + ScaledTranslation((8 + 4 * index) / 72, 0, axis.figure.dpi_scale_trans)
+        label = kind if part_idx == 0 else None
+        axis.plot([_place(g, index, kinds) for g in part], means, style.dashes(groups[0].residual), label=label, zorder=3, **look)
+    # The runs stand a little to the right of their mean, which would hide them.
+    beside = axis.transData + ScaledTranslation(7 / 72, 0, axis.figure.dpi_scale_trans)
     for group in groups:
         values = list(group.values(key).values())
-        axis.plot([group.depth] * len(values), values, ".", color=colour, markersize=4, transform=beside, clip_on=False)
+        place = _place(group, index, kinds)
+        axis.plot([place] * len(values), values, ".", color=colour, markersize=4, transform=beside, clip_on=False)
         summary = group.summary(key)
         if summary and summary.n > 2 and summary.low is not None and group.num_settled(key) is None:
             bar = {"color": colour, "linewidth": 1.1, "clip_on": False, "zorder": 2}
-            axis.plot([group.depth] * 2, [summary.low, summary.high], marker="_", markersize=6, **bar)
+            axis.plot([place] * 2, [summary.low, summary.high], marker="_", markersize=6, **bar)
 
 
 def parts_of_one_recipe(groups: Sequence[Group]) -> list[list[Group]]:
@@ -82,8 +83,16 @@ def parts_of_one_recipe(groups: Sequence[Group]) -> list[list[Group]]:
     return parts
 
 
+def _place(group: Group, index: int, kinds: Sequence[str]) -> float:
+    """The group's depth, moved a little so that the intervals of two kinds do not cover each other."""
+    return group.depth * (1 + 0.022 * (index - (len(kinds) - 1) / 2))
+
+
 def _scale(axis: Any, logarithmic: bool, image: float, kinds: Any, key: str) -> None:
-    highest = max(max(group.values(key).values()) for groups in kinds for group in groups)
+    groups = [group for members in kinds for group in members]
+    highest = max(max(group.values(key).values()) for group in groups)
+    bars = [s.high for group in groups if (s := group.summary(key)) and s.n > 2 and s.high is not None]
+    highest = max([highest, *bars])
     if not logarithmic:
         axis.set_ylim(0, 1.08 * highest or 1)
         return

@@ -105,18 +105,8 @@ def published_table(verdicts: Sequence[Verdict]) -> Table:
         for verdict in verdicts
         if verdict.word
     )
-    header = (
-        "network",
-        "metric",
-        "ours (%)",
-        "95 % CI low",
-        "95 % CI high",
-        "n",
-        "published (%)",
-        "their n",
-        "verdict",
-        "source",
-    )
+    ours = ("ours (%)", "95 % CI low", "95 % CI high", "n")
+    header = ("network", "metric", *ours, "published (%)", "their n", "verdict", "source")
     caption = (
         f"Reproduced: our interval lies within {WITHIN:g} points of the published number. Differs: it excludes the "
         "number. ≈: read off a figure."
@@ -125,7 +115,7 @@ def published_table(verdicts: Sequence[Verdict]) -> Table:
 
 
 def not_comparable(verdicts: Sequence[Verdict]) -> str:
-    """One line where no number is comparable: what the first network lacks. Empty where one is, or none is published."""
+    """One line where no published number is comparable; empty where one is, or where none is published."""
     if not verdicts or any(verdict.word for verdict in verdicts):
         return ""
     fewest = min(verdicts, key=lambda verdict: len(verdict.unmet))

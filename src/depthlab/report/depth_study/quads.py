@@ -104,14 +104,12 @@ def trend_sentence(groups: Sequence[Group]) -> str:
     """The trend over three or more depths in words; empty where there are fewer."""
     if len(groups) < 3:
         return ""
-    names = f"{groups[0].label} to {groups[-1].label}"
+    title = f"Trend over {len(groups)} depths ({groups[0].label} to {groups[-1].label})"
     unsettled = [group.label for group in groups if group.num_settled(TRAIN) is not None]
     if unsettled:
-        return (
-            f"Trend over {len(groups)} depths ({names}): not computed, not all runs of {', '.join(unsettled)} settled."
-        )
+        return f"{title}: not computed, not all runs of {', '.join(unsettled)} settled."
     slope = trend(groups)
-    text = f"Trend over {len(groups)} depths ({names}): {slope.mean:+.1f} points of training error a doubling of depth"
+    text = f"{title}: {slope.mean:+.1f} points of training error a doubling of depth"
     if slope.interval is None:
         return f"{text}, one run a depth, no interval."
     return f"{text} (95 % CI {number(slope.interval[0])} to {number(slope.interval[1])})."

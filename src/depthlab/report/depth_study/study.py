@@ -38,26 +38,22 @@ def is_depth_study(settings: Sequence[Setting]) -> bool:
 
 def claims_sections(sweeps: Sequence[Sweep]) -> list[Section]:
     """The claims of every setting and recipe that allows them, each in a section of its own."""
+    settings = [setting for sweep in sweeps for setting in sweep.settings if is_depth_setting(setting)]
+    judged = [(setting.label, judgement) for setting in settings for judgement in judge_setting(setting)]
     sections = []
-    for setting in (setting for sweep in sweeps for setting in sweep.settings if is_depth_setting(setting)):
-        for judgement in judge_setting(setting):
-            label = ", ".join(part for part in (setting.label, judgement.label) if part)
-            findings = tuple(
-                Finding(
-                    f"{claim.title} ({label})" if label else claim.title,
-                    claim.outcome,
-                    claim.text,
-                    _tone(claim.outcome),
-                )
-                for claim in judgement.claims
-            )
-            heading = f"Findings ({label})" if label else "Findings"
-            sections.append(Section(heading, findings, judgement.notes, note=RULE, in_terminal=True))
+    for setting_label, judgement in judged:
+        label = ", ".join(part for part in (setting_label, judgement.label) if part) if len(judged) > 1 else ""
+        suffix = f" ({label})" if label else ""
+        findings = tuple(
+            Finding(f"{claim.title}{suffix}", claim.outcome, claim.text, TONES.get(claim.outcome, "open"))
+            for claim in judgement.claims
+        )
+        sections.append(Section(f"Findings{suffix}", findings, judgement.notes, note=RULE, in_terminal=True))
     return sections
 
 
 def published_sections(groups: Sequence[Group]) -> list[Section]:
-    """The comparison with published results and with the paper's recipe; nothing where no number is of such networks."""
+    """The comparison with published results and with the paper's recipe; nothing where none is published."""
     compared = [group for group in groups if group.metric("test/err").counts_images]
     verdicts = judge_published(compared)
     if not verdicts:
@@ -71,7 +67,3 @@ def published_sections(groups: Sequence[Group]) -> list[Section]:
         Section(heading, tables=(published_table(verdicts),)),
         Section("Differences from the paper", lines=unlike),
     ]
-
-
-def _tone(outcome: str) -> str:
-    return TONES.get(outcome, "open")
