@@ -19,7 +19,7 @@ from depthlab.config.check import check
 from depthlab.config.commandline import CONFIGURATION_ERRORS, check_names, explain, options_first
 from depthlab.config.folder import config_dir
 from depthlab.config.hydra_keys import check_hydra_keys
-from depthlab.config.output import prepare_streams
+from depthlab.config.output import outlive_output, prepare_streams
 from depthlab.config.program import command_words
 from depthlab.errors import InputError
 from depthlab.runs import exits
@@ -60,6 +60,7 @@ def train(arguments: Sequence[str], observer: Observer | None = None) -> int:
     except (InputError, OSError, *CONFIGURATION_ERRORS) as error:
         if wants_traceback:
             raise
+        outlive_output()
         print(f"error: {explain(error)}", file=sys.stderr)
         return exits.MISTAKE
     except KeyboardInterrupt:

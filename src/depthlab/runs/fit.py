@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import Logger
 from depthlab.config.schema import TrainConfig
 from depthlab.data.loaders import TrainBatches
 from depthlab.records.checkpoints import save_checkpoint
+from depthlab.records.directory import check_still_ours
 from depthlab.runs.build import build_chunks, build_trainer
 from depthlab.runs.callbacks import build_callbacks
 from depthlab.training.callbacks.checkpointing import StopRequest
@@ -98,6 +99,7 @@ class Fit:
         if trainer.should_stop and module.step < self.plan.max_steps:
             state["stopped_early"] = self._stop_reason()
         if trainer.is_global_zero:
+            check_still_ours(self.directory)
             flush_loggers(trainer.loggers)
             save_checkpoint(self.directory, module.step, state)
             self.journal.note(module.step, self.stopwatch)

@@ -50,9 +50,9 @@ def run(config: TrainConfig, command: str, expected: str | None = None, observer
         return Outcome(status, "", directory)  # the first process speaks for all
     with claim(directory):
         existing = read_record(directory) if (directory / FILE_NAME).exists() else None
-        is_done = existing is not None and existing["status"] in ("finished", "diverged")
+        is_done = existing is not None and existing.is_done
         if existing is not None and is_done and not config.rerun:
-            return Outcome(existing["status"], f"{describe(existing, directory)} (already finished)", directory)
+            return Outcome(existing.status, f"{describe(existing, directory)} (already finished)", directory)
         if is_done:
             print(f"{directory.name}: the run before is now {set_aside(directory)}")
             directory.mkdir()
