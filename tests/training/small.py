@@ -67,7 +67,13 @@ def batch(split: str = "train", seed: int = 0, n: int = 6) -> Batch:
 
 def trainer(**attributes: Any) -> Trainer:
     """One process without loggers, unless `attributes` say otherwise."""
+    progress = SimpleNamespace(total=SimpleNamespace())
+    epoch_loop = SimpleNamespace(
+        automatic_optimization=SimpleNamespace(optim_progress=SimpleNamespace(optimizer=SimpleNamespace(step=progress))),
+        manual_optimization=SimpleNamespace(optim_step_progress=progress),
+    )
     defaults: dict[str, Any] = {
+        "fit_loop": SimpleNamespace(epoch_loop=epoch_loop),
         "world_size": 1,
         "is_global_zero": True,
         "should_stop": False,

@@ -56,6 +56,7 @@ def drive(
             if planned.validates_at(module.step):
                 happened.append("val")
                 callback.on_train_epoch_end(fake, module)
+        callback.on_train_end(fake, module)
         happened.append("end")
     except Interrupted:
         happened.append("stop")
@@ -90,7 +91,7 @@ def test_checkpoints_come_by_time_counted_from_the_last_one(clock: Clock) -> Non
 
 
 @pytest.mark.parametrize(
-    ("asked_at", "expected"), [(3, [3, "stop"]), (6, ["val", 6, "stop"]), (12, ["val", "val", 12, "end"])]
+    ("asked_at", "expected"), [(3, [3, "stop"]), (6, ["val", 6, "stop"]), (12, ["val", "val", 12, "stop"])]
 )
 def test_a_stop_request_is_answered_with_a_checkpoint(asked_at: int, expected: list[int | str]) -> None:
     stop = StopRequest()
@@ -112,6 +113,16 @@ def test_several_processes_agree_at_their_common_steps(clock: Clock) -> None:
     world = trainer(world_size=2, strategy=SimpleNamespace(reduce_boolean_decision=any_process))
     assert drive(world=world, log_every_steps=4, save_every_steps=5) == [5, "val", 8, "stop"]
     assert questions == [False] * 4
+
+
+def test_several_processes_agree_again_after_the_last_step() -> None:
+    stop = StopRequest()
+    world = trainer(world_size=2, strategy=SimpleNamespace(reduce_boolean_decision=lambda mine, all: mine))
+
+    def ask(step: int) -> None:
+        stop.is_made = step >= 9
+
+    assert drive(ask, stop=stop, world=world, log_every_steps=8) == ["val", "val", 12, "stop"]
 
 
 def test_several_processes_do_not_act_on_their_own_clock_or_signal(clock: Clock) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import LambdaCallback
 from torch import Tensor
 
 from depthlab.config.images import ImageSpec
@@ -16,12 +16,10 @@ from depthlab.optim.components.sgd import SGD
 from depthlab.records.curve_file import read_curves
 from depthlab.records.journal import Journal
 from depthlab.records.record import read_record
-from depthlab.runs import build, fit
+from depthlab.runs import build
 from depthlab.runs.run import run
 from depthlab.training.callbacks.progress import ProgressView
 from depthlab.training.graph_steps import StepChunks, _leaving_no_trace, why_not_capturable
-from depthlab_benchmarks.clock import Spans
-from depthlab_benchmarks.ours import watch_parts
 
 from ..conftest import Compose
 from ..whole_runs import SMALL, allow_bf16, results, same_weights, stop_after, weights
@@ -143,31 +141,32 @@ def test_clipping_goes_without_a_fused_optimiser_unless_a_block_clips(
     for clips, captured in ((1.0, False), (1.0, True), (None, False)):
         config.trainer.gradient_clip_val = clips
         network = build.build_network(config, ImageSpec(8, 8, 1), 10)
-        build.build_module(config, network, 10, captured).configure_optimizers()
+        build.build_module(config, network, 10).build_optimizer(network, captured=captured)
     assert seen == [None, True, True]
 
 
-def test_a_benchmark_can_watch_blocks(compose_config: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+class ChunkObserver:
+    """Follows a run with a callback that acts at each batch."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def mark(self, part: str) -> None:
+        """Nothing."""
+
+    def callbacks(self) -> list[Callback]:
+        """One that notes steps."""
+        return [LambdaCallback(on_train_batch_end=lambda trainer, module, *rest: self.seen.append(module.step))]
+
+
+def test_an_observer_sees_chunks_and_does_not_undo_them(
+    compose_config: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
     in_blocks(monkeypatch)
-    watched, make = [], fit.build_trainer
-
-    def build_trainer(*args: Any, **options: Any) -> Any:
-        trainer = make(*args, **options)
-        callback, clock = trainer.callbacks[-1], SimpleNamespace(spans=Spans(on_gpu=False))
-        start = callback.on_train_start
-
-        def on_train_start(trainer: Any, module: Any) -> None:
-            start(trainer, module)
-            watch_parts(trainer, module, clock)
-            watched.append(clock.spans)
-
-        callback.on_train_start = on_train_start
-        return trainer
-
-    monkeypatch.setattr(fit, "build_trainer", build_trainer)
-    directory = run(compose_config(*SMALL, "trainer.steps_per_replay=4"), "").directory
+    observer = ChunkObserver()
+    directory = run(compose_config(*SMALL, "trainer.steps_per_replay=4"), "", observer=observer).directory
     assert read_record(directory)["status"] == "finished"
-    assert watched[0].take().keys() == {"input"}
+    assert observer.seen == [3, 6, 9, 12]
 
 
 def test_blocks_of_adamw_agree_within_rounding(compose_config: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,8 +224,12 @@ def test_a_run_may_change_between_blocks_and_single_steps(
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="a CUDA graph needs a CUDA GPU")
 @pytest.mark.parametrize("compiled", ["false", "true"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_a_captured_run_agrees_with_an_ordinary_one(compose_config: Compose, compiled: str, optimizer: str) -> None:
+@pytest.mark.parametrize("clips", ["null", "0.5"])
+def test_a_captured_run_agrees_with_an_ordinary_one(
+    compose_config: Compose, compiled: str, optimizer: str, clips: str
+) -> None:
     overrides = (*SMALL, "trainer=gpu", "trainer.deterministic=true", f"optimizer={optimizer}", "optimizer.lr=0.001")
+    overrides += (f"trainer.gradient_clip_val={clips}",)
     single = run(compose_config(*overrides, "name=single"), "").directory
     captured = ("trainer.steps_per_replay=4", f"trainer.compile={compiled}")
     blocks = run(compose_config(*overrides, "name=blocks", *captured), "").directory

@@ -52,8 +52,8 @@ def test_the_file_is_written_each_second_and_a_line_each_half_minute(
     for module.step in range(1, 161):
         now += 0.25
         view.on_train_batch_end(trainer(), module, None, None, 0)
-        if view.path.exists():
-            written.append(json.loads(view.path.read_text())["step"])
+        if (tmp_path / "progress.json").exists():
+            written.append(json.loads((tmp_path / "progress.json").read_text())["step"])
     assert sorted(set(written)) == list(range(2, 161, 4))
     assert [line.split()[2] for line in capsys.readouterr().out.splitlines()] == ["120/999"]
 
