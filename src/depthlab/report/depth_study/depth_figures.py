@@ -59,7 +59,14 @@ def _line(axis: Any, groups: Sequence[Group], key: str, kind: str, kinds: list[s
         means = [group.sample(key).mean for group in part]
         look = {"color": colour, "marker": marker, "markerfacecolor": face, "clip_on": False, "markersize": 5.5}
         label = kind if part_idx == 0 else None
-        axis.plot([_place(g, index, kinds) for g in part], means, style.dashes(groups[0].residual), label=label, zorder=3, **look)
+        axis.plot(
+            [_place(g, index, kinds) for g in part],
+            means,
+            style.dashes(groups[0].residual),
+            label=label,
+            zorder=3,
+            **look,
+        )
     # The runs stand a little to the right of their mean, which would hide them.
     beside = axis.transData + ScaledTranslation(7 / 72, 0, axis.figure.dpi_scale_trans)
     for group in groups:
