@@ -64,6 +64,28 @@ def write_manifest(results: Path) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def note_publication(results: Path, folder: Path) -> None:
+    """Add to HISTORY.md what is published in `folder` now, unless its last line on that folder says the same.
+
+    Why a recipe was changed or seeds were added is for a person to write there.
+    """
+    path, name = results / HISTORY, folder.relative_to(results).as_posix()
+    text = path.read_text(encoding="utf-8") if path.exists() else "# History of these results\n"
+    records = [read_record(directory) for directory in find_records(folder)]
+    made_by = ", ".join(commit[:12] for commit in commits(records))
+    digest = hashlib.sha256((folder / RECORDS).read_bytes()).hexdigest()[:12]
+    entry = f"- Published: {len(records)} runs of commit {made_by} (records.jsonl {digest})."
+    heading = f"## {name}\n"
+    if digest in text:
+        return
+    before, found, after = text.partition(heading)
+    section, mark, rest = after.partition("\n## ")
+    new = f"{section.rstrip()}\n{entry}\n" if found else f"\n{entry}\n"
+    with replacing(path) as temporary:
+        whole = f"{before.rstrip()}\n\n{heading}{new}" + (f"{mark}{rest}" if mark else "")
+        temporary.write_text(whole, encoding="utf-8")
+
+
 def published_folders(results: Path) -> list[Path]:
     """The published folders below `results`, in the order of their names."""
     return sorted(path.parent for path in results.rglob(RECORDS))

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthlab.errors import InputError
+from depthlab.records.arrays import load_arrays
 from depthlab.report.core.groups import Group, Setting
 from depthlab.report.core.runs import Run
 
@@ -40,12 +41,11 @@ def read_arrays(run: Run, name: str) -> Arrays:
     Raises:
         InputError: the file is missing, damaged, or lacks an array.
     """
-    path = run.directory / "diagnostics" / f"{name}.npz"
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in KEYS[name]}
-            _check_shapes(name, arrays)
-            return arrays
+        found = load_arrays(run.directory, name)
+        arrays = {key: found[key] for key in KEYS[name]}
+        _check_shapes(name, arrays)
+        return arrays
     except FileNotFoundError:
         raise InputError(f"{run.name} holds no diagnostics/{name}.npz") from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
