@@ -75,15 +75,13 @@ def note_publication(results: Path, folder: Path) -> None:
     made_by = ", ".join(commit[:12] for commit in commits(records))
     digest = hashlib.sha256((folder / RECORDS).read_bytes()).hexdigest()[:12]
     entry = f"- Published: {len(records)} runs of commit {made_by} (records.jsonl {digest})."
-    heading = f"## {name}\n"
-    if digest in text:
+    before, _, after = text.partition(f"## {name}\n")
+    section, following, rest = after.partition("\n## ")
+    if digest in section:
         return
-    before, found, after = text.partition(heading)
-    section, mark, rest = after.partition("\n## ")
-    new = f"{section.rstrip()}\n{entry}\n" if found else f"\n{entry}\n"
+    said = f"{section.rstrip()}\n{entry}\n" if section.strip() else f"\n{entry}\n"
     with replacing(path) as temporary:
-        whole = f"{before.rstrip()}\n\n{heading}{new}" + (f"{mark}{rest}" if mark else "")
-        temporary.write_text(whole, encoding="utf-8")
+        temporary.write_text(f"{before.rstrip()}\n\n## {name}\n{said}{following}{rest}", encoding="utf-8")
 
 
 def published_folders(results: Path) -> list[Path]:
