@@ -30,7 +30,7 @@ def write_regression(root: Path, task: dict[str, Any], values: dict[str, list[fl
     for network, finals in values.items():
         for seed, value in enumerate(finals, start=1):
             metrics = {f"{split}/{name}": value for split in ("train", "val", "test")}
-            record = {"task": task, "metrics": {**metrics, "test/r2": 1 - 10 * value}}
+            record = {"task": task, "metrics": {"test/r2": 1 - 10 * value, **metrics}}
             directory = write_run(root, network, seed, 0, 0, record=record, points=0)
             lines = [f"{step},{step / 10},0.1,{value + 1 / step},{value + 2 / step}" for step in range(1, 21)]
             header = f"step,epoch,lr,train/{name},val/{name}"
@@ -55,7 +55,7 @@ def test_a_regression_gets_the_generic_report(report: Report) -> None:
 def test_its_tables_hold_its_metric(report: Report) -> None:
     with (report.markdown.parent / "tables" / "networks.csv").open(newline="") as file:
         rows = {row["network"]: row for row in csv.DictReader(file)}
-    assert rows["resnet20"]["test mean squared error (px²)"] == "0.01 ± 0.001"
+    assert rows["resnet20"]["test mean squared error (px²)"] == "0.0120 ± 0.0010"
     assert rows["resnet20"]["n"] == "3"
 
 
@@ -74,7 +74,7 @@ def test_a_higher_value_is_better_where_the_task_says_so(tmp_path: Path) -> None
     write_regression(tmp_path, task, {"plain20": [0.8, 0.81, 0.82], "resnet20": [0.9, 0.91, 0.92]})
     (setting,) = find_settings(group_runs(collect([tmp_path]).runs))
     (comparison,) = compare(setting, "test/r2")
-    assert sentence(comparison).startswith("plain20 tests 0.10 worse than resnet20")
+    assert sentence(comparison).startswith("plain20 tests 0.1 worse than resnet20")
     summary = setting.groups[0].summary("test/r2")
     assert summary is not None
     assert (summary.high or 2) <= 1.0

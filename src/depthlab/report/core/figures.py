@@ -95,7 +95,7 @@ def training_curves(setting: Setting, curves: Mapping[str, GroupCurves]) -> Figu
         axes[-1][column].set_xlabel("steps")
         axes[-1][column].xaxis.set_major_formatter("{x:,.0f}")
         axes[-1][column].xaxis.get_major_locator().set_params(nbins=5)
-        axes[-1][column].legend(loc="upper center", bbox_to_anchor=(0.5, -0.26), ncols=2)
+        style.legend_below(axes[-1][column], gap=0.26, columns=2)
     task = next(iter(kinds.values()))[0].group.task
     for row, split in enumerate(splits):
         axes[row][0].set_ylabel(_axis_title(task, split))

@@ -42,7 +42,7 @@ def error_vs_depth(setting: Setting) -> Figure:
     caption = (
         "Final errors of the last weights against depth; training error in evaluation mode. Large points are means "
         "with 95 % intervals (three or more runs, unless only some settled; clipped to possible values), small ones "
-        "are runs. Below: the same, logarithmic above one image and linear below. "
+        "are runs. Below: the same on a logarithmic axis, which is linear below one image where a run has no error. "
         f"{_broken(kinds.values())}{described(shown)}"
     )
     return Figure(NAME, TITLE, caption, drawing)
@@ -108,10 +108,19 @@ def _scale(axis: Any, logarithmic: bool, image: float, kinds: Any, key: str) -> 
     if not logarithmic:
         axis.set_ylim(0, 1.08 * highest or 1)
         return
-    axis.set_yscale("symlog", linthresh=image, linscale=0.4)
-    ticks = [0, *(t for t in (0.001, 0.01, 0.1, 1, 10, 100) if image <= t <= max(1, highest * 1.5))]
-    axis.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
-    axis.set_ylim(0, max(1.3 * highest, 10 * image))
+    lowest = min(min(group.values(key).values()) for group in groups)
+    if lowest > 0:
+        axis.set_yscale("log")
+        bottom = max(image / 2, 0.6 * lowest)
+    else:  # zero has a place of its own, below one image
+        axis.set_yscale("symlog", linthresh=image, linscale=0.4)
+        bottom = 0.0
+    top = max(1.3 * highest, 10 * image)
+    decades = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
+    factors = (1,) if lowest == 0 or top > 100 * bottom else (1, 2, 5)
+    ticks = [f * d for d in decades for f in factors if max(image, bottom) <= f * d <= min(top, 100)]
+    axis.set_yticks(ticks if lowest else [0, *ticks], [f"{tick:g}" for tick in (ticks if lowest else [0, *ticks])])
+    axis.set_ylim(bottom, top)
 
 
 def _broken(kinds: Any) -> str:
