@@ -1,4 +1,4 @@
-"""How many planted faults the fast tests notice: python scripts/planted_faults.py [--only N ...] [--jobs K]
+"""Count the planted faults that the fast tests notice: python scripts/planted_faults.py [--only N ...] [--jobs K]
 
 Plants each fault of tests/planted_faults.toml in a copy of the working tree and runs the fast tests there. Exit
 code 0 if at least 29 of 30 were caught.
@@ -7,14 +7,17 @@ code 0 if at least 29 of 30 were caught.
 from __future__ import annotations
 
 import argparse
+import ast
+import itertools
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path("src", "depthlab")
 FAULTS = Path("tests", "planted_faults.toml")
-# The list's own test would notice every fault, and prove nothing.
+# The test of the list notices every fault, which proves nothing.
 OWN_TEST = Path("tests", "test_planted_faults.py")
 LEFT_OUT = {".git", ".venv", "logs", "data", "build", "dist"}
 CAUGHT_AT_LEAST = 29 / 30
@@ -33,32 +36,70 @@ TESTS_FAILED = (1, 2)  # pytest's exit codes for a failing test and for a test f
 
 @dataclass(frozen=True)
 class Fault:
-    """`old`, which occurs once in `file` (below src/depthlab), becomes `new`."""
+    """What `pattern` matches inside `function` becomes `new`.
+
+    Args:
+        what: the fault, in words.
+        function: the qualified name of a function or class of the package, in whichever file.
+        pattern: a regular expression that matches once inside the functions of that name.
+        new: what takes the place of the match.
+    """
 
     what: str
-    file: str
-    old: str
+    function: str
+    pattern: str
     new: str
 
-    def planted(self, text: str) -> str:
-        """The content of the file with the fault in it.
+    def planted(self, package: Path) -> tuple[Path, str]:
+        """The file that holds the function, and its content with the fault.
 
         Raises:
-            ValueError: `old` does not occur exactly once.
+            ValueError: functions of that name hold no match, or more than one.
         """
-        if text.count(self.old) != 1:
-            raise ValueError(f"{self.file}: {self.old!r} occurs {text.count(self.old)} times, not once")
-        return text.replace(self.old, self.new)
+        places = [
+            (path, start + match.start(), start + match.end())
+            for path in sorted(package.rglob("*.py"))
+            for start, body in bodies(path, self.function)
+            for match in re.finditer(self.pattern, body)
+        ]
+        if len(places) != 1:
+            raise ValueError(f"{self.function}: {self.pattern!r} matches {len(places)} times, not once")
+        path, start, end = places[0]
+        text = path.read_text(encoding="utf-8")
+        return path, text[:start] + self.new + text[end:]
 
-    def nearest_tests(self) -> str:
-        """The tests of the room that the file lies in, or of the file itself where it lies in none."""
-        path = Path(self.file)
-        return f"tests/test_{path.stem}.py" if path.parent == Path() else f"tests/{path.parent}"
+
+def bodies(path: Path, name: str) -> Iterator[tuple[int, str]]:
+    """Functions and classes of a qualified name in a file: where they start, in characters, and their text."""
+    text = path.read_text(encoding="utf-8")
+    if name.rpartition(".")[2] not in text:
+        return
+    starts = [0, *itertools.accumulate(len(line) for line in text.splitlines(keepends=True))]
+    for qualified, node in definitions(ast.parse(text)):
+        if qualified == name:
+            start = starts[node.lineno - 1]
+            yield start, text[start : starts[node.end_lineno or 0]]
+
+
+def definitions(node: ast.AST, prefix: str = "") -> Iterator[tuple[str, ast.FunctionDef | ast.ClassDef]]:
+    """Every function and class inside a node, with its qualified name."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.ClassDef):
+            yield f"{prefix}{child.name}", child
+            yield from definitions(child, f"{prefix}{child.name}.")
+        else:
+            yield from definitions(child, prefix)
+
+
+def nearest_tests(path: Path, package: Path) -> str:
+    """The tests of the room that a file lies in."""
+    room = path.relative_to(package).parts[0]
+    return f"tests/{room.removesuffix('.py')}"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The first test that failed with the fault in place; None where all passed."""
+    """The first test that failed with the fault in place; None if all passed."""
 
     failed: str | None
     seconds: float
@@ -71,7 +112,7 @@ def read_faults() -> list[Fault]:
 
 
 def copy_tree(target: Path) -> None:
-    """The working tree without what was built, downloaded or logged."""
+    """Copy the working tree without what was built, downloaded or logged."""
 
     def left_out(folder: str, names: list[str]) -> set[str]:
         built = {name for name in names if name.endswith((".egg-info", "_cache", "__pycache__"))}
@@ -111,9 +152,9 @@ def try_out(fault: Fault | None, tests: Sequence[str]) -> Verdict:
         copy_tree(tree)
         failed = None
         if fault is not None:
-            path = tree / PACKAGE / fault.file
-            path.write_text(fault.planted(path.read_text(encoding="utf-8")), encoding="utf-8")
-            nearest = fault.nearest_tests()
+            path, text = fault.planted(tree / PACKAGE)
+            path.write_text(text, encoding="utf-8")
+            nearest = nearest_tests(path, tree / PACKAGE)
             failed = first_failure(tree, [nearest]) if (tree / nearest).exists() else None
         failed = failed or first_failure(tree, tests)
     return Verdict(failed, time.monotonic() - started)
@@ -126,7 +167,7 @@ def report(faults: dict[int, Fault], judge: Callable[[Fault], Verdict], jobs: in
         for (number, fault), verdict in zip(faults.items(), pool.map(judge, faults.values()), strict=True):
             verdicts.append(verdict)
             outcome = "caught" if verdict.failed else "MISSED"
-            print(f"{number:3d}  {outcome}  {verdict.seconds:4.0f} s  {fault.what} ({fault.file})")
+            print(f"{number:3d}  {outcome}  {verdict.seconds:4.0f} s  {fault.what} ({fault.function})")
             print(f"{'':21}{verdict.failed or 'every test passed'}", flush=True)
     caught = sum(verdict.failed is not None for verdict in verdicts)
     print(f"caught {caught} of {len(verdicts)} planted faults ({100 * caught / len(verdicts):.0f} %)")
@@ -152,7 +193,7 @@ def main() -> int:
         print(f"error: --only {unknown[0]}: the faults are numbered 1 to {len(numbered)}.", file=sys.stderr)
         return 2
     if failed := try_out(None, arguments.tests).failed:
-        print(f"error: {failed} fails without any fault; mend it first.", file=sys.stderr)
+        print(f"error: {failed} fails without any fault; repair it first.", file=sys.stderr)
         return 2
     faults = {number: numbered[number] for number in wanted}
     rate = report(faults, lambda fault: try_out(fault, arguments.tests), arguments.jobs)

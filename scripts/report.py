@@ -1,4 +1,4 @@
-"""Turns the records of a sweep into tables, figures and a page: python scripts/report.py logs/quickstart."""
+"""Turn the records of a sweep into tables, figures and a page: python scripts/report.py logs/quickstart."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def main() -> int:
         report = make_report(
             arguments.folders,
             arguments.out or _default_out(arguments),
-            arguments.difference,
             arguments.markdown_name,
             side_by_side=arguments.compare,
+            margin=arguments.margin,
         )
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -38,7 +38,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--compare", action="store_true", help="set the folders side by side instead of pooling them")
     parser.add_argument("--out", type=Path, help="where to write (default: report/ in the first folder)")
     parser.add_argument(
-        "--difference", type=_positive, default=0.5, help="points for which the number of seeds is given (0.5)"
+        "--margin",
+        type=_positive,
+        help="points up to which two recipes count as equal (default: `# Margin:` in the experiment's file)",
     )
     parser.add_argument("--markdown-name", default="report.md", help="README.md for a results folder")
     arguments = parser.parse_args()

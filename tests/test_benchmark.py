@@ -12,16 +12,20 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 
 from depthlab.config.schema import as_dict
-from depthlab.runs.build import build_data, build_network
+from depthlab.runs.build import build_classifier, build_data, build_network
+from depthlab.runs.run import run
 from depthlab_benchmarks.baseline import PilImages, build_loader, build_plain_network, build_transform
 from depthlab_benchmarks.clock import Spans
 from depthlab_benchmarks.measure import Comparison, summarize
 from depthlab_benchmarks.recipe import write_config
+from depthlab_benchmarks.side_settings import describe_side
 from depthlab_benchmarks.sides import Side, SideFailed
 
 from .conftest import ROOT, Command, Compose
+from .whole_runs import results
 
 CPU = torch.device("cpu")
 RECIPE = ("model.depth=8", "data.normalization=per_channel", "data.val_size=0")
@@ -31,7 +35,7 @@ SHORT = ("--data", "digits", "--workers", "1", "--override", "model.depth=8", "-
 def measure(command: Command, tmp_path: Path, mode: str, *options: str) -> dict[str, Any]:
     """What a short benchmark on the digits wrote."""
     out = tmp_path / "out" / f"{mode}.json"
-    done = command("scripts/benchmark.py", mode, *SHORT, *options, "--out", str(out))
+    done = command("scripts/benchmark.py", mode, *SHORT, *options, "--out", str(out), timeout_seconds=580)
     assert done.returncode == 0, done.stderr
     assert not done.stderr
     tree: dict[str, Any] = json.loads(out.read_text())
@@ -91,6 +95,57 @@ def test_both_sides_start_from_the_same_weights(compose_config: Compose) -> None
     assert theirs.keys() == ours.keys()
     assert all(torch.equal(theirs[name], ours[name]) for name in ours)
     assert theirs["layer1.0.conv1.weight"].is_contiguous()
+
+
+def test_the_baseline_leaves_the_choice_of_the_update_to_torch_and_says_what_it_is(compose_config: Compose) -> None:
+    config = compose_config(*RECIPE)
+    network = build_plain_network(config, build_data(config))
+    optimizer = build_classifier(config, network).build_optimizer(network, fused=None)
+    assert (optimizer.defaults["fused"], optimizer.defaults["foreach"]) == (None, None)
+    assert describe_side(network, optimizer, "32-true", CPU) == "32-true, no TF32, contiguous, SGD one tensor at a time"
+    ours = build_network(config, 1, 10)
+    fused = build_classifier(config, ours).build_optimizer(ours, fused=True)
+    gpu = torch.device("cuda")
+    assert describe_side(ours, fused, "bf16-mixed", gpu).endswith("channels last, SGD fused")
+    assert describe_side(network, optimizer, "32-true", gpu).endswith("contiguous, SGD foreach")
+
+
+@pytest.mark.parametrize(("allowed", "said"), [(True, "TF32 convolutions"), (False, "no TF32")])
+def test_the_tf32_of_a_side_is_said(
+    compose_config: Compose, monkeypatch: pytest.MonkeyPatch, allowed: bool, said: str
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", allowed)
+    config = compose_config(*RECIPE)
+    network = build_plain_network(config, build_data(config))
+    optimizer = build_classifier(config, network).build_optimizer(network, fused=None)
+    assert describe_side(network, optimizer, "32-true", torch.device("cuda")).split(", ")[1] == said
+
+
+def test_an_observer_is_told_the_parts_and_adds_its_callbacks_and_changes_nothing(compose_config: Compose) -> None:
+    class Counter(Callback):
+        num_batches = 0
+
+        def on_train_batch_end(self, *_: Any) -> None:
+            self.num_batches += 1
+
+    class Watching:
+        def __init__(self) -> None:
+            self.parts: list[str] = []
+            self.counter = Counter()
+
+        def mark(self, part: str) -> None:
+            self.parts.append(part)
+
+        def callbacks(self) -> list[Callback]:
+            return [self.counter]
+
+    watching = Watching()
+    watched = run(compose_config(*RECIPE, "trainer.max_steps=6"), "", observer=watching)
+    assert watching.parts == ["data", "network"]
+    assert watching.counter.num_batches == 6
+    alone = run(compose_config(*RECIPE, "trainer.max_steps=6", "name=alone"), "")
+    assert watched.directory.name == alone.directory.name
+    assert results(watched.directory) == results(alone.directory)
 
 
 def test_ratios_are_of_neighbours_in_time() -> None:
@@ -171,6 +226,9 @@ def test_end_to_end_every_quantity_is_measured_on_every_side(command: Command, t
     assert [comparison["title"] for comparison in tree["comparisons"]] == ["resnet20, digits", "plain20, digits"]
     for comparison in tree["comparisons"]:
         assert list(comparison["sides"]) == ["plain loop", "ours", "ours, in fp32"]
+        settings = [side["settings"] for side in comparison["sides"].values()]
+        assert settings[0] == "32-true, no TF32, contiguous, SGD one tensor at a time"
+        assert settings[2] == "32-true, no TF32, channels last, SGD one tensor at a time"
         for side in comparison["sides"].values():
             measured = side["measurements"]
             for name in ("images_per_second", "ms_per_step", "percent_outside_network", "loss"):
@@ -192,7 +250,7 @@ def test_start_up_is_shown_by_its_parts(command: Command, tmp_path: Path) -> Non
     starts, commands = measure(command, tmp_path, "startup", "--repeats", "1")["comparisons"]
     parts = {name: values[0] for name, values in starts["sides"]["resnet20"]["measurements"].items()}
     total = parts.pop("total")
-    assert list(parts)[:3] == ["interpreter and Hydra", "torch", "Lightning"]
+    assert list(parts)[:3] == ["command line", "torch", "Lightning"]
     assert list(parts)[-3:] == ["data", "network", "first step"]
     assert sum(parts.values()) == pytest.approx(total)
     assert {"--help", "--cfg job", "tab completion"} <= commands["sides"].keys()

@@ -40,6 +40,12 @@ def test_the_draw_follows_its_seed_and_stays_in_the_rooms() -> None:
     assert {mutant.file.split("/")[0] for mutant in first} <= set(SCRIPT.ROOMS)
 
 
-@pytest.mark.parametrize(("file", "expected"), [("data/splits.py", ["tests/data/test_splits.py", "tests/data"])])
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("data/splits.py", ["tests/data/test_splits.py", "tests/data"]),
+        ("training/callbacks/progress.py", ["tests/training/test_progress.py", "tests/training"]),
+    ],
+)
 def test_the_nearest_tests_come_first(file: str, expected: list[str]) -> None:
     assert SCRIPT.Mutant(file, 1, 0, 1, "a", "b").nearest_tests(ROOT) == expected

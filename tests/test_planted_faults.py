@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,28 +13,63 @@ from .conftest import ROOT, load_script
 SCRIPT = load_script("scripts/planted_faults.py")
 FAULTS: list[Any] = SCRIPT.read_faults()
 
+SOURCE = """
+class Net:
+    def forward(self, x):
+        return x + 1
+
+
+def forward(x):
+    return x + 2
+"""
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A package of one module, in a folder of any depth."""
+    (tmp_path / "rooms" / "models").mkdir(parents=True)
+    (tmp_path / "rooms" / "models" / "net.py").write_text(SOURCE)
+    return tmp_path
+
 
 @pytest.mark.parametrize("fault", FAULTS, ids=[fault.what for fault in FAULTS])
-def test_each_fault_can_be_planted(fault: Any) -> None:
-    before = (ROOT / SCRIPT.PACKAGE / fault.file).read_text(encoding="utf-8")
-    after = fault.planted(before)
-    assert ast.dump(ast.parse(after)) != ast.dump(ast.parse(before))
+def test_each_fault_has_exactly_one_place_and_leaves_other_python_there(fault: Any) -> None:
+    path, after = fault.planted(ROOT / SCRIPT.PACKAGE)
+    assert ast.dump(ast.parse(after)) != ast.dump(ast.parse(path.read_text(encoding="utf-8")))
+    assert (ROOT / SCRIPT.nearest_tests(path, ROOT / SCRIPT.PACKAGE)).is_dir()
 
 
 def test_the_list_is_long_and_says_each_fault_once() -> None:
     assert len(FAULTS) >= 30
-    assert len({fault.what for fault in FAULTS}) == len({(fault.file, fault.old, fault.new) for fault in FAULTS})
     assert len({fault.what for fault in FAULTS}) == len(FAULTS)
+    assert len({(fault.function, fault.pattern, fault.new) for fault in FAULTS}) == len(FAULTS)
 
 
-@pytest.mark.parametrize(("text", "times"), [("", 0), ("aa", 2)])
-def test_a_fault_whose_place_is_gone_is_refused(text: str, times: int) -> None:
-    with pytest.raises(ValueError, match=f"occurs {times} times"):
-        SCRIPT.Fault("a fault", "file.py", "a", "b").planted(text)
+def test_a_place_is_found_by_function_and_pattern_wherever_the_file_lies(package: Path) -> None:
+    path, text = SCRIPT.Fault("a fault", "Net.forward", r"x \+ \d", "x - 1").planted(package)
+    assert path.name == "net.py"
+    assert text == SOURCE.replace("x + 1", "x - 1")
+    path.rename(package / "moved.py")
+    assert SCRIPT.Fault("a fault", "forward", r"x \+ \d", "x").planted(package)[1] == SOURCE.replace("x + 2", "x")
+
+
+@pytest.mark.parametrize(
+    ("function", "pattern", "message"),
+    [
+        ("Net.backward", "x", "Net.backward: 'x' matches 0 times"),
+        ("Net.forward", "y", "'y' matches 0 times"),
+        ("Net.forward", "x", "'x' matches 2 times"),
+    ],
+)
+def test_a_fault_whose_place_is_gone_or_not_unique_is_refused(
+    package: Path, function: str, pattern: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        SCRIPT.Fault("a fault", function, pattern, "z").planted(package)
 
 
 @pytest.mark.slow
-def test_a_copy_imports_its_own_code_and_not_the_installed_one(tmp_path: Any) -> None:
+def test_a_copy_imports_its_own_code_and_not_the_installed_one(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     SCRIPT.copy_tree(tree)
     assert not (tree / SCRIPT.OWN_TEST).exists()

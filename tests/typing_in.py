@@ -8,14 +8,14 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from types import SimpleNamespace
 
 from hydra.core.global_hydra import GlobalHydra
 
+from depthlab.commands.train import train
 from depthlab.runs import exits
 
-from .conftest import load_script
-
-TRAIN = load_script("train.py")
+TRAIN = SimpleNamespace(main=lambda: train(sys.argv[1:]))
 
 
 @contextmanager
@@ -37,7 +37,6 @@ def typed(*arguments: str) -> Iterator[None]:
     sys.argv = ["train.py", *arguments]
     os.environ.pop("HYDRA_FULL_ERROR", None)
     GlobalHydra.instance().clear()
-    TRAIN.composed.clear()
     try:
         with signals_restored():
             yield

@@ -1,4 +1,4 @@
-"""A loop with the run's mathematics and nothing else: no Lightning, meters, loggers, callbacks or checkpoints.
+"""A loop with the mathematics of a run and nothing else: no Lightning, meters, loggers, callbacks or checkpoints.
 
 python -m depthlab_benchmarks.bare DESCRIPTOR CONFIG.json
 """
@@ -19,6 +19,7 @@ from depthlab.runs.build import build_data, build_module, build_network
 from depthlab.training.module import SupervisedModule
 from depthlab_benchmarks.clock import Clock
 from depthlab_benchmarks.recipe import read_config, torch_device
+from depthlab_benchmarks.side_settings import describe_side
 
 
 def main() -> None:
@@ -39,11 +40,11 @@ def train(
 ) -> None:
     """The same batches, autocast and optimiser as a run's."""
     optimizer: Any = module.configure_optimizers()
+    clock.settings = describe_side(module.network, optimizer, config.trainer.precision, device)
     is_bf16 = config.trainer.precision == "bf16-mixed"
     module.train()
     for step in itertools.count():
-        with clock.spans.span("input"):
-            batch = data.train_batch(step, device)
+        batch = data.train_batch(step, device)
         for group in optimizer.param_groups:
             group["lr"] = module.schedule(step) * group.get("lr_factor", 1.0)
         with clock.spans.span("network"):

@@ -4,7 +4,8 @@ python -m depthlab_benchmarks.baseline DESCRIPTOR CONFIG.json NUM_WORKERS
 
 The recipe is the configuration's: the same images, network, initial weights, batch, crops and flips, optimiser and
 learning rate. As in those loops, images are padded before they are normalised, so that the border is black rather
-than average; and loss and accuracy of each step are read at once.
+than average, and loss and accuracy are read after each step. TF32 stays as torch sets it: on for convolutions on a
+GPU, off for matrix products. The optimiser updates as torch chooses: all parameters together (foreach) on a GPU.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from depthlab.optim.parameter_groups import parameter_groups
 from depthlab.runs.build import build_data, build_network, build_schedule
 from depthlab_benchmarks.clock import Clock
 from depthlab_benchmarks.recipe import read_config, torch_device
+from depthlab_benchmarks.side_settings import describe_side
 
 PREFETCH = 2  # batches a worker, the DataLoader's default
 
@@ -54,7 +56,7 @@ def build_transform(config: TrainConfig, data: ImageDataModule) -> Any:
         ValueError: the normalisation is by pixel, which torchvision's Normalize cannot do.
     """
     if config.data.normalization != "per_channel":
-        raise ValueError(f"data.normalization={config.data.normalization}: the baseline knows per_channel only")
+        raise ValueError(f"data.normalization={config.data.normalization}: the baseline does per_channel only")
     deviation = 1 / (255 * data.normalization.scale)
     mean = data.normalization.offset[0, 0] * deviation
     steps = [transforms.RandomCrop(data.image_shape[:2], padding=config.data.crop_padding)]
@@ -102,8 +104,9 @@ def main() -> None:
 def train(config: TrainConfig, network: nn.Module, loader: DataLoader[Any], device: torch.device, clock: Clock) -> None:
     """The loop."""
     schedule, spec = build_schedule(config), config.optimizer
-    # Neither fused nor foreach is asked for: torch then chooses foreach on a GPU, as in a loop that says nothing.
-    optimizer = spec.build(parameter_groups(network, spec.weight_decay, spec.decay_norm_and_bias), None)
+    # None leaves the choice to torch: all parameters together (foreach) on a GPU. False would rule that out too.
+    optimizer: Any = spec.build(parameter_groups(network, spec.weight_decay, spec.decay_norm_and_bias), fused=None)
+    clock.settings = describe_side(network, optimizer, "32-true", device)
     loss_sum = num_right = 0.0
     network.train()
     for step, (images, labels) in enumerate(endless(loader)):

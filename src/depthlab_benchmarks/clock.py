@@ -1,4 +1,4 @@
-"""The measuring end of a side: works when it is its turn, and says how long that took and where the time went."""
+"""The measuring end of a side: it works during its turns, and reports how long they took and where the time went."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from functools import wraps
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
-# torch is imported where a GPU is asked: what comes before its import is part of what start-up measures.
+# torch is imported only for a GPU: start-up measures what comes before its import.
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -21,7 +21,7 @@ Stamp = Any  # a float of seconds, or an event in the GPU's queue
 class Spans:
     """Seconds spent in named parts of a step.
 
-    On a GPU the marks are events in its queue, so that nothing waits for them; on the CPU they are the clock.
+    On a GPU the stamps are events in its queue, for which nothing waits; on the CPU they are readings of the clock.
     """
 
     def __init__(self, on_gpu: bool) -> None:
@@ -39,13 +39,13 @@ class Spans:
 
     @contextmanager
     def span(self, name: str) -> Iterator[None]:
-        """A part is what happens inside the block."""
+        """Time the block as a part."""
         self.begin(name)
         yield
         self.end(name)
 
     def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """`function`, its calls being such a part. As it is while a CUDA graph is captured, which times nothing."""
+        """`function` with its calls timed as a part, except while a CUDA graph is captured."""
 
         @wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -57,7 +57,7 @@ class Spans:
         return call
 
     def take(self) -> dict[str, float]:
-        """The sums by name, and a fresh start. The device must have finished."""
+        """The sums by name; they start again from 0. The device must have finished."""
         sums = {name: sum(_seconds(*pair) for pair in pairs) for name, pairs in self._pairs.items()}
         self._pairs.clear()
         return sums
@@ -83,7 +83,7 @@ def _is_capturing() -> bool:
 
 
 class Clock:
-    """Counts steps, and at the end of each turn reports and waits for the next one.
+    """Counts steps, and at the end of each turn reports and waits for the next turn.
 
     Args:
         descriptor: of the pipe to the process that gives the turns (`depthlab_benchmarks.sides`).
@@ -98,9 +98,10 @@ class Clock:
         self._loss_sum: Tensor | None = None
         self._started = 0.0
         self.spans = Spans(on_gpu)
+        self.settings = ""  # of this side, in words; sent with the first step
 
     def set_device(self, on_gpu: bool) -> None:
-        """Where the steps run, once that is known."""
+        """Set where the steps run, once that is known."""
         self._on_gpu = on_gpu
         self.spans = Spans(on_gpu)
 
@@ -114,11 +115,11 @@ class Clock:
         self._loss_sum = loss if self._loss_sum is None else self._loss_sum + loss
 
     def steps_done(self, number: int = 1) -> bool:
-        """So many more steps are done. True where the turn was over and a new one begins."""
+        """Count steps. True if a turn has ended and the next one begins."""
         if not self._marks.get("first step"):
             self._synchronize()
             self.mark("first step")
-            self._connection.send(self._marks)
+            self._connection.send({"marks": self._marks, "settings": self.settings})
         else:
             self._num_steps += number
             if self._num_steps < self._wanted:
@@ -128,7 +129,7 @@ class Clock:
         return True
 
     def restart(self) -> None:
-        """The turn begins only here: what was done since the last report does not count."""
+        """Begin the turn here: what was done since the last report does not count."""
         self._synchronize()
         self.spans.take()
         self._num_steps = 0
@@ -149,7 +150,7 @@ class Clock:
     def _wait(self) -> None:
         try:
             self._wanted = self._connection.recv()
-        except EOFError:  # nobody measures any more
+        except EOFError:  # the benchmark has ended
             os._exit(0)
         self.restart()
 

@@ -1,4 +1,4 @@
-"""Sides that take turns, and what their measurements say: medians, quartiles, ratios of neighbours in time."""
+"""Sides that take turns, and their measurements: medians, quartiles, ratios of neighbours in time."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ class Comparison:
         reference: the side that the others are compared with.
         sides: for each side its measurements, by quantity; equal positions were measured one after the other.
         notes: for each side, what it is.
+        settings: for each side, its precision, TF32, memory format and optimiser.
     """
 
     title: str
@@ -30,6 +31,7 @@ class Comparison:
     reference: str | None
     sides: dict[str, dict[str, Values]] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
 
     def add(self, side: str, **values: float | None) -> None:
         """One measurement of each of these quantities."""
@@ -54,7 +56,7 @@ class Comparison:
 
 
 def summarize(values: Sequence[float | None]) -> dict[str, Any]:
-    """n, median and the two quartiles of what was measured."""
+    """n, median and the two quartiles of the values."""
     known = [value for value in values if value is not None]
     if not known:
         return {"n": 0, "median": None, "quartiles": None}
@@ -85,6 +87,7 @@ def alternate(
         for name, start in starters.items():
             sides[name] = stack.enter_context(start())
             comparison.add(name, first_step_seconds=sides[name].first_step()["first step"])
+            comparison.settings[name] = sides[name].settings
         for side in sides.values():
             side.turn(warmup_steps)
         for _ in range(num_turns):

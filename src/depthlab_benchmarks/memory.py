@@ -13,8 +13,8 @@ KEPT, RECOMPUTED = "kept", "recomputed"
 def compare_memory(settings: Settings) -> list[Comparison]:
     """For each network: real steps of a bare loop in two fresh processes, one after the other.
 
-    A process that grows beyond the machine's memory is ended by the system and fails the benchmark: give a network
-    that needs that much with `--override model.activation_checkpointing=true` for both, or a smaller batch.
+    The system kills a process that needs more memory than the machine has, and the benchmark fails: measure such a
+    network with `--override model.activation_checkpointing=true` for both, or a smaller batch.
     """
     comparisons = []
     for model in settings.models:
@@ -27,11 +27,12 @@ def compare_memory(settings: Settings) -> list[Comparison]:
 
 
 def _measure(settings: Settings, model: str, name: str, comparison: Comparison) -> None:
-    tree = compose(settings.script, [comparison.notes[name], *settings.recipe(model)])
+    tree = compose([comparison.notes[name], *settings.recipe(model)])
     path = write_config(tree, settings.folder)
     for _ in range(settings.starts):
         with Side("depthlab_benchmarks.bare", [str(path)]) as side:
             side.first_step()
+            comparison.settings[name] = side.settings
             turn = side.turn(settings.steps)
         comparison.add(
             name,

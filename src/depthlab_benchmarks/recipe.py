@@ -1,4 +1,4 @@
-"""What both sides of a comparison do: one composed configuration, checked against the data that are there."""
+"""The recipe that both sides of a comparison follow: one composed configuration whose data are there."""
 
 from __future__ import annotations
 
@@ -15,28 +15,29 @@ from depthlab.errors import InputError
 if TYPE_CHECKING:
     from depthlab.config.schema import TrainConfig
 
+TRAIN = (sys.executable, "-m", "depthlab", "train")
 # torchvision's Normalize knows channels, and its users train on all 50,000 images.
 COMMON = ("data.normalization=per_channel", "data.val_size=0", "schedule=he2015")
 FOLDERS = {"cifar10": "cifar-10-batches-py", "mnist": "MNIST/raw"}
 
 
-def compose(script: Path, overrides: list[str]) -> dict[str, Any]:
-    """The configuration that `script` composes from `overrides`, resolved.
+def compose(overrides: list[str]) -> dict[str, Any]:
+    """The configuration that `depthlab train` composes from `overrides`, resolved.
 
     Raises:
-        InputError: it refuses them, or the data are not there.
+        InputError: the overrides are refused, or the data are not there.
     """
-    command = [sys.executable, str(script), "--cfg", "job", "--resolve", *overrides]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=script.parent)
+    command = [*TRAIN, "--cfg", "job", "--resolve", *overrides]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise InputError(done.stderr.strip().removeprefix("error: "))
     tree: dict[str, Any] = yaml.safe_load(done.stdout)
-    _check_data(tree, script.parent)
+    _check_data(tree)
     return tree
 
 
-def _check_data(tree: dict[str, Any], root: Path) -> None:
-    name, folder = tree["data"]["name"], root / tree["paths"]["data_dir"]
+def _check_data(tree: dict[str, Any]) -> None:
+    name, folder = tree["data"]["name"], Path(tree["paths"]["data_dir"]).absolute()
     if name in FOLDERS and not (folder / FOLDERS[name]).is_dir():
         raise InputError(
             f"{name} is not in {folder}: set DEPTHLAB_DATA_DIR to the folder that holds {FOLDERS[name]}, "
@@ -62,7 +63,7 @@ def read_config(path: str) -> TrainConfig:
 
 
 def torch_device(config: TrainConfig) -> Any:
-    """Where a resolved configuration computes."""
+    """The device of a resolved configuration."""
     import torch
 
     return torch.device({"gpu": "cuda", "mps": "mps"}.get(config.trainer.accelerator, "cpu"))

@@ -1,4 +1,4 @@
-"""What the command line of the benchmark asks for."""
+"""The settings of a benchmark, as its command line gives them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ class Settings:
     """One call of the benchmark.
 
     Args:
-        script: train.py.
         folder: an empty one, for configurations and the runs' logs.
         models: networks by name.
         data: the data set by name.
-        steps: in one turn.
+        steps: in a turn.
         turns: of each side after each start.
         starts: fresh processes of each side.
         num_workers: of the baseline's DataLoader.
@@ -28,10 +27,9 @@ class Settings:
         overrides: added to the recipe of every side.
         variants: further sides of ours, with overrides of their own.
         jobs: jobs at a time, each a side of mode sweep.
-        warmup_steps: before the first turn, of each side of a comparison of training.
+        warmup_steps: of each side before its first turn.
     """
 
-    script: Path
     folder: Path
     models: tuple[str, ...]
     data: str
@@ -56,11 +54,11 @@ class Settings:
         Raises:
             InputError: the recipe is refused, or its data are not there.
         """
-        tree = compose(self.script, self.recipe(model))
+        tree = compose(self.recipe(model))
         return write_config(tree, self.folder), tree
 
     def ours(self, model: str, *overrides: str) -> Side:
-        """The real command, in a folder of logs that nothing else uses."""
+        """The real command, with a log folder of its own."""
         logs = f"paths.log_dir={tempfile.mkdtemp(prefix='logs-', dir=self.folder)}"
         typed = [*self.recipe(model), *overrides, logs]
-        return Side("depthlab_benchmarks.ours", [str(self.script), *typed])
+        return Side("depthlab_benchmarks.ours", typed)

@@ -1,4 +1,4 @@
-"""The giving end of the turns: a side of a comparison is a process that runs only while it is its turn."""
+"""The end that gives the turns: each side of a comparison is a process that runs only during its turns."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Turn = dict[str, Any]
 
 
 class SideFailed(Exception):
-    """A side ended before it was measured; the message holds its last words."""
+    """A side ended before it was measured; the message holds the end of its output."""
 
 
 def last_lines(text: str) -> str:
-    """The end of what a process said."""
+    """The end of the output of a process."""
     return "\n".join(line[:LINE_LENGTH] for line in text.splitlines()[-NUM_LINES:])
 
 
@@ -32,7 +32,7 @@ class Side:
     """One side of a comparison, in a session of its own.
 
     Between its turns the whole session is stopped by a signal, loader workers and all: nothing prefetches, spins or
-    saves while the other side is measured.
+    saves while another side is measured.
 
     Args:
         module: the module to run, such as "depthlab_benchmarks.ours".
@@ -53,12 +53,13 @@ class Side:
             stderr=subprocess.STDOUT,
             pass_fds=(theirs.fileno(),),
             start_new_session=True,
-            # Stopped, it would not notice that nobody will wake it again.
+            # A stopped process would not notice that the benchmark has ended.
             preexec_fn=lambda: die_with_parent(measuring),  # noqa: PLW1509 - there is one thread
         )
         theirs.close()
         self.pid = self._process.pid
         self.peak_memory_mib: float | None = None
+        self.settings = ""  # the side's own words, known from its first step on
 
     def __enter__(self) -> Side:
         return self
@@ -70,12 +71,14 @@ class Side:
 
     def first_step(self) -> dict[str, float]:
         """Wait for the first step; seconds from the start of the process to the end of each part before it."""
-        marks: dict[str, float] = self._receive()
+        message = self._receive()
+        marks: dict[str, float] = message["marks"]
+        self.settings = message["settings"]
         self._signal(signal.SIGSTOP)
         return {name: at - self._started_at for name, at in marks.items()}
 
     def turn(self, num_steps: int) -> Turn:
-        """Let it do `num_steps`, or slightly more where it cannot stop there; what it measured."""
+        """Let it do `num_steps`, or slightly more if it cannot stop there; what it measured."""
         self._signal(signal.SIGCONT)
         self._connection.send(num_steps)
         turn: Turn = self._receive()

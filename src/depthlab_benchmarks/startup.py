@@ -1,4 +1,4 @@
-"""Mode startup: from the command to the first step, by what it consists of; and the commands that train nothing."""
+"""Mode startup: from the command to the first step, by its parts; and the commands that train nothing."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import sys
 import time
 
 from depthlab_benchmarks.measure import Comparison
+from depthlab_benchmarks.recipe import TRAIN
 from depthlab_benchmarks.settings import Settings
 from depthlab_benchmarks.sides import SideFailed, last_lines
 
 COMMANDS = {
     "--help": (["--help"], {}),
     "--cfg job": (["--cfg", "job"], {}),
-    "tab completion": (["-sc", "query=bash"], {"COMP_LINE": "train.py model=res", "COMP_POINT": "18"}),
+    "tab completion": (["-sc", "query=bash"], {"COMP_LINE": "depthlab train model=res", "COMP_POINT": "24"}),
     "python alone": (None, {}),
 }
 
@@ -24,12 +25,12 @@ def measure_startup(settings: Settings) -> list[Comparison]:
     starts = Comparison(f"seconds to the first step, {settings.data}", None, None)
     calls = Comparison("seconds of a command", None, None)
     for model in settings.models:
-        settings.composed(model)  # says what is wrong before anything is measured; and reads the files once
+        settings.composed(model)  # reports mistakes before anything is measured, and reads the files once
     for _ in range(settings.turns):
         for model in settings.models:
             starts.add(model, **_parts(settings, model))
         for name in COMMANDS:
-            calls.add(name, seconds=_call(settings, name))
+            calls.add(name, seconds=_call(name))
     return [starts, calls]
 
 
@@ -44,13 +45,13 @@ def _parts(settings: Settings, model: str) -> dict[str, float | None]:
     return {**parts, "total": ends["first step"]}
 
 
-def _call(settings: Settings, name: str) -> float:
+def _call(name: str) -> float:
     arguments, environment = COMMANDS[name]
-    command = [sys.executable, "-c", ""] if arguments is None else [sys.executable, str(settings.script), *arguments]
+    command = [sys.executable, "-c", ""] if arguments is None else [*TRAIN, *arguments]
     started = time.perf_counter()
-    folder, environment = settings.script.parent, {**os.environ, **environment}
-    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+    environment = {**os.environ, **environment}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     seconds = time.perf_counter() - started
     if done.returncode:
-        raise SideFailed(f"train.py {name} failed: {last_lines(done.stderr)}")
+        raise SideFailed(f"depthlab train {name} failed: {last_lines(done.stderr)}")
     return seconds

@@ -5,21 +5,20 @@ from __future__ import annotations
 import json
 import statistics
 import subprocess
-import sys
 import time
 
 from depthlab_benchmarks.measure import Comparison
-from depthlab_benchmarks.recipe import compose
+from depthlab_benchmarks.recipe import TRAIN, compose
 from depthlab_benchmarks.settings import Settings
 from depthlab_benchmarks.sides import SideFailed, last_lines
 
 
 def compare_sweeps(settings: Settings) -> list[Comparison]:
-    """For each network: a sweep over seeds, as many jobs at a time as each of `settings.jobs` says, in turns."""
+    """For each network: a sweep over seeds, in turns with each number of jobs at a time in `settings.jobs`."""
     comparisons = []
     num_runs = max(settings.jobs) * 2
     for model in settings.models:
-        tree = compose(settings.script, [f"model={model}", f"data={settings.data}"])
+        tree = compose([f"model={model}", f"data={settings.data}"])
         comparison = Comparison(
             f"{num_runs} runs of {model}, {settings.data}", "runs_per_hour", _side(settings.jobs[0])
         )
@@ -38,14 +37,14 @@ def _side(jobs: int) -> str:
 def _run(settings: Settings, model: str, num_runs: int, jobs: int, turn: int, batch_size: int) -> dict[str, float]:
     logs = settings.folder / f"sweep-{model}-{jobs}-{turn}"
     command = [
-        *(sys.executable, str(settings.script), f"model={model}", f"data={settings.data}", "logger=csv"),
+        *(*TRAIN, f"model={model}", f"data={settings.data}", "logger=csv"),
         *(f"trainer.max_steps={settings.steps}", f"trainer.val_every_steps={settings.steps}"),
         *(f"trainer.accelerator={settings.accelerator}", f"paths.log_dir={logs}", *settings.overrides),
         *("-m", f"seed={','.join(str(seed) for seed in range(1, num_runs + 1))}"),
         f"hydra.launcher.jobs_per_device={jobs}",
     ]
     started = time.perf_counter()
-    done = subprocess.run(command, cwd=settings.script.parent, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     seconds = time.perf_counter() - started
     if done.returncode:
         raise SideFailed(f"a sweep failed:\n{last_lines(done.stdout + done.stderr)}")

@@ -1,10 +1,10 @@
-"""What is printed and what is kept of a benchmark: a table of medians and ratios, and every single measurement."""
+"""The output of a benchmark: a table of medians and ratios, and a JSON file with every measurement."""
 
 from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ NOT_SHOWN = ("loss",)
 
 
 def as_table(comparison: Comparison) -> Table:
-    """Medians by side and quantity; the ratio to the reference with its quartiles."""
+    """Medians by side and quantity; the ratio to the reference with its quartiles; the settings of each side."""
     found = dict.fromkeys(name for quantities in comparison.sides.values() for name in quantities)
     quantities = [name for name in found if name not in NOT_SHOWN]
     table = Table(title=comparison.title, title_justify="left", box=None, pad_edge=False)
@@ -46,7 +46,16 @@ def as_table(comparison: Comparison) -> Table:
         cells = [_number(summary[name]["median"]) if name in summary else "-" for name in quantities]
         ratio = [_ratio(summary)] if comparison.headline else []
         table.add_row(side, *cells, str(_count(comparison, side)), *ratio)
+    table.caption, table.caption_justify = "\n".join(_side_lines(comparison)), "left"
     return table
+
+
+def _side_lines(comparison: Comparison) -> Iterator[str]:
+    """What each side is, with what it was measured: precision, TF32, memory format, optimiser."""
+    for side in comparison.sides:
+        words = [comparison.settings.get(side), comparison.notes.get(side)]
+        if any(words):
+            yield f"{side}: {'; '.join(word for word in words if word)}"
 
 
 def _count(comparison: Comparison, side: str) -> int:
@@ -92,6 +101,7 @@ def _tree(comparison: Comparison) -> dict[str, Any]:
         "sides": {
             side: {
                 "note": comparison.notes.get(side, ""),
+                "settings": comparison.settings.get(side, ""),
                 "n": _count(comparison, side),
                 "summary": comparison.summary(side),
                 "measurements": measurements,
@@ -103,7 +113,7 @@ def _tree(comparison: Comparison) -> dict[str, Any]:
 
 
 def write_json(tree: dict[str, Any], path: Path) -> None:
-    """Keep it, whole or not at all."""
+    """Write the file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")

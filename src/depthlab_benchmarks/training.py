@@ -23,7 +23,7 @@ def compare_with_baseline(settings: Settings) -> list[Comparison]:
         for name, overrides in settings.variants.items():
             starters[f"ours, {name}"] = partial(settings.ours, model, *overrides)
         comparison = Comparison(f"{model}, {settings.data}", "images_per_second", LOOP)
-        comparison.notes[LOOP] = f"fp32, torchvision, DataLoader with {settings.num_workers} workers"
+        comparison.notes[LOOP] = f"torchvision, DataLoader with {settings.num_workers} workers"
         comparison.notes.update({f"ours, {name}": " ".join(typed) for name, typed in settings.variants.items()})
         comparisons.append(_measure(settings, comparison, starters, tree["data"]["batch_size"]))
     return comparisons

@@ -1,7 +1,8 @@
-"""The launcher that `-m` uses, as Hydra finds it; the work is in depthlab.sweeps."""
+"""The launcher that `-m` uses. Hydra finds it here; depthlab.sweeps does the work."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from omegaconf import DictConfig
 
 
 class PoolLauncher(Launcher):
-    """Runs the jobs of a sweep on this machine, each in a process of its own, over the devices there are."""
+    """Runs the jobs of a sweep on the devices of this machine, each in a process of its own."""
 
     def __init__(self, jobs_per_device: int | None = None, on_error: str = "continue", retries: int = 0) -> None:
         """The keys of configs/hydra/launcher/pool.yaml, where they are explained."""
@@ -30,7 +31,8 @@ class PoolLauncher(Launcher):
             InputError: a job cannot run; none was started.
             SystemExit: not all jobs finished or diverged.
         """
-        # Every start of train.py, --help included, imports the plugins: what only a sweep needs is imported here.
+        # Hydra imports its plugins at every start, --help included: what only a sweep needs is imported here.
+        from depthlab.config.commandline import job_words
         from depthlab.errors import InputError
         from depthlab.sweeps.launcher import launch
         from depthlab.sweeps.preflight import Request
@@ -43,8 +45,9 @@ class PoolLauncher(Launcher):
                 "How many run at a time is hydra.launcher.jobs_per_device."
             )
         settings = check_settings(*self._settings)
+        words = job_words(sys.argv)
         requests = [
-            Request(tuple(overrides), self._loader.load_sweep_config(self._config, list(overrides)))
+            Request(tuple(overrides), self._loader.load_sweep_config(self._config, list(overrides)), words)
             for overrides in job_overrides
         ]
         code = launch(requests, Path(self._config.hydra.sweep.dir), settings)

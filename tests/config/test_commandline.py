@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from depthlab.config.commandline import multirun_first
+from depthlab.config.commandline import options_first
 
 from ..conftest import ROOT, Command
 from ..typing_in import TRAIN, answer
@@ -35,10 +35,11 @@ def records(logs: Path) -> list[dict[str, object]]:
         ("-m model=resnet56 seed=1,2,3", "-m model=resnet56 seed=1,2,3"),
         ("seed=1,2 --multirun", "--multirun seed=1,2"),
         ("seed=1", "seed=1"),
+        ("seed=1 --config-dir mine experiment=a -m", "--config-dir mine -m seed=1 experiment=a"),
     ],
 )
-def test_the_multirun_flag_may_stand_anywhere(typed: str, expected: str) -> None:
-    assert multirun_first(typed.split()) == expected.split()
+def test_options_may_stand_anywhere(typed: str, expected: str) -> None:
+    assert options_first(typed.split()) == expected.split()
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["--cfg", "job", "data=mnist", "model=plain56"]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -43,10 +44,60 @@ def test_each_curve_has_the_points_that_were_measured(tmp_path: Path) -> None:
     assert set(curves) == {"train/loss", "train/err", "lr", "val/err"}
 
 
-def test_a_name_that_is_no_column_is_refused(tmp_path: Path) -> None:
+def test_a_new_name_gets_a_column_and_old_rows_keep_their_values(tmp_path: Path) -> None:
+    write(tmp_path, ROWS)
+    file = CurveFile(tmp_path, 9)
+    file.append(9, {"lr-SGD": 0.5})
+    file.append(12, {"train/loss": 0.25, "ema, decay": 0.1 + 0.2})
+    file.close()
+    assert text(tmp_path).splitlines()[0] == ",".join([*COLUMNS, "lr-SGD", '"ema, decay"'])
+    curves = read_curves(tmp_path)
+    assert curves["train/loss"] == [*((step, 1 / step) for step in (3, 6, 9)), (12, 0.25)]
+    assert (curves["lr-SGD"], curves["ema, decay"]) == ([(9, 0.5)], [(12, 0.1 + 0.2)])
+
+
+def test_a_continuation_keeps_the_columns_and_drops_the_rows_after_its_step(tmp_path: Path) -> None:
+    write(tmp_path, [(3, {"lr-SGD": 0.5}), (6, {"lr-SGD": 0.25})])
+    write(tmp_path, [(6, {"lr-SGD": 0.125})], continue_from=3)
+    assert read_curves(tmp_path) == {"lr-SGD": [(3, 0.5), (6, 0.125)]}
+
+
+def test_a_column_that_cannot_be_written_leaves_the_rows_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, ROWS)
+    before, file = text(tmp_path), CurveFile(tmp_path, 9)
+
+    def fail(self: Path, target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space"):
+        patched.setattr(Path, "replace", fail)
+        file.append(12, {"new": 1.0})
+    assert text(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "a\rb"])
+def test_a_name_that_is_no_line_is_refused(tmp_path: Path, name: str) -> None:
     file = CurveFile(tmp_path, 0)
-    with pytest.raises(ValueError, match="train/accuracy"):
-        file.append(1, {"train/accuracy": 1.0})
+    with pytest.raises(InputError, match="one line of text"):
+        file.append(1, {name: 1.0})
+
+
+def test_names_without_end_are_refused(tmp_path: Path) -> None:
+    file = CurveFile(tmp_path, 0)
+    with pytest.raises(InputError, match="More than 1,000 names"):
+        file.append(1, {f"metric {idx}": 1.0 for idx in range(1000)})
+
+
+def test_curves_that_would_block_or_lead_elsewhere_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "metrics.csv")
+    with pytest.raises(InputError, match="not a regular file"):
+        read_curves(tmp_path)
+    (tmp_path / "metrics.csv").unlink()
+    (tmp_path / "metrics.csv").symlink_to("/etc/hosts")
+    with pytest.raises(InputError, match="leads out"):
+        read_curves(tmp_path)
 
 
 def test_a_row_is_on_disk_at_once(tmp_path: Path) -> None:

@@ -1,18 +1,25 @@
-"""The record of a run while it grows, over several stretches."""
+"""The record of a run while it grows, over several segments."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from depthlab.config.identity import Identity
 from depthlab.records import journal
 from depthlab.records.journal import Journal
-from depthlab.records.record import read_record
+from depthlab.records.record import Record, read_record
 
+# Of records before this version: scripts of others rely on them.
+OLD_KEYS = (
+    *("version", "status", "name", "seed", "run", "recipe", "command", "config", "model", "data", "weights"),
+    *("metrics", "steps", "wall_seconds", "images_per_second", "precision", "num_processes", "device"),
+    *("num_threads", "compiled", "captured", "versions", "git", "started_at", "finished_at", "stretches"),
+    *("failure", "divergence"),
+)
 CONFIG = {"name": "runs", "seed": 0, "trainer": {"precision": "32-true", "devices": 2, "compile": False}}
 
 
@@ -32,6 +39,7 @@ class Machine:
         self.now, self.versions = 500.0, {"torch": "1"}
         monkeypatch.setattr(journal.time, "monotonic", lambda: self.now)
         monkeypatch.setattr(journal, "versions", lambda: dict(self.versions))
+        monkeypatch.setattr(journal, "machine", lambda: {"cpu": "a"})
         monkeypatch.setattr(journal, "git_state", lambda: {"commit": "abc", "dirty": False})
 
 
@@ -40,9 +48,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     return Machine(monkeypatch)
 
 
-def opened(
-    directory: Path, first_step: int = 0, existing: dict[str, Any] | None = None, writes: bool = True
-) -> Journal:
+def opened(directory: Path, first_step: int = 0, existing: Record | None = None, writes: bool = True) -> Journal:
     return Journal(
         directory,
         Identity("digits-net-seed0-12345678", "12345678", "87654321"),
@@ -52,7 +58,7 @@ def opened(
         num_threads=3,
         first_step=first_step,
         images_per_step=10,
-        existing=existing or {},
+        existing=existing,
         writes=writes,
     )
 
@@ -60,16 +66,16 @@ def opened(
 def test_a_new_record_says_what_runs_where(tmp_path: Path, machine: Machine) -> None:
     opened(tmp_path).write()
     record = read_record(tmp_path)
-    assert (record["status"], record["name"], record["seed"], record["steps"]) == ("running", "runs", 0, 0)
-    assert (record["run"], record["recipe"]) == ("digits-net-seed0-12345678", "87654321")
-    assert (record["device"], record["num_threads"], record["num_processes"]) == ("cpu: a", 3, 2)
-    assert (record["precision"], record["versions"], record["git"]["commit"]) == ("32-true", {"torch": "1"}, "abc")
-    assert record["config"] == CONFIG
-    assert record["finished_at"] is None
+    assert (record.status, record.name, record.seed, record.steps) == ("running", "runs", 0, 0)
+    assert (record.run, record.recipe) == ("digits-net-seed0-12345678", "87654321")
+    assert (record.device, record.num_threads, record.num_processes) == ("cpu: a", 3, 2)
+    assert (record.precision, record.versions, record.git["commit"]) == ("32-true", {"torch": "1"}, "abc")
+    assert record.config == CONFIG
+    assert record.finished_at is None
     assert opened(tmp_path).changes() == []
 
 
-def test_time_and_speed_add_up_over_stretches(tmp_path: Path, machine: Machine) -> None:
+def test_time_and_speed_add_up_over_segments(tmp_path: Path, machine: Machine) -> None:
     first = opened(tmp_path)
     machine.now += 30
     first.note(40, Times(20.0))
@@ -77,35 +83,35 @@ def test_time_and_speed_add_up_over_stretches(tmp_path: Path, machine: Machine) 
     machine.now += 15
     second.close("finished", 60, Times(5.0), metrics={"test/err": 8.0})
     record = read_record(tmp_path)
-    assert (record["status"], record["steps"], record["metrics"]) == ("finished", 60, {"test/err": 8.0})
-    assert record["wall_seconds"] == 45
-    assert record["images_per_second"] == pytest.approx(600 / 25)
-    stretches = record["stretches"]
-    assert [(part["from_step"], part["to_step"], part["wall_seconds"]) for part in stretches] == [
+    assert (record.status, record.steps, record.metrics) == ("finished", 60, {"test/err": 8.0})
+    assert record.wall_seconds == 45
+    assert record.images_per_second == pytest.approx(600 / 25)
+    assert [(part.from_step, part.to_step, part.wall_seconds) for part in record.segments] == [
         (0, 40, 30),
         (40, 60, 15),
     ]
-    assert record["started_at"] == stretches[0]["started_at"]
-    assert record["finished_at"] is not None
+    assert record.started_at == record.segments[0].started_at
+    assert record.finished_at is not None
 
 
 def test_the_rate_leaves_out_what_is_compiled_and_captured_at_first(tmp_path: Path, machine: Machine) -> None:
     journal = opened(tmp_path)
     journal.note(50, Times(60.0, 50, 60.0))
-    assert journal.record["images_per_second"] == pytest.approx(500 / 60)  # there is nothing else yet
+    assert journal.record.images_per_second == pytest.approx(500 / 60)  # there is nothing else yet
     journal.close("finished", 250, Times(62.0, 50, 60.0))
-    assert read_record(tmp_path)["images_per_second"] == pytest.approx(2000 / 2)
+    assert read_record(tmp_path).images_per_second == pytest.approx(2000 / 2)
 
 
-def test_a_stretch_of_an_older_version_counts_whole(tmp_path: Path, machine: Machine) -> None:
+def test_a_segment_of_an_older_version_counts_whole(tmp_path: Path, machine: Machine) -> None:
     first = opened(tmp_path)
     first.note(40, Times(20.0))
-    existing = read_record(tmp_path)
-    for key in ("warm_up_steps", "warm_up_seconds"):
-        del existing["stretches"][0][key]
+    values = read_record(tmp_path).to_dict()
+    for key in ("warm_up_steps", "warm_up_seconds", "machine"):
+        values["stretches"][0].pop(key, None)
+    existing = Record.from_dict(values)
     second = opened(tmp_path, first_step=40, existing=existing)
     second.close("finished", 60, Times(5.0, 10, 3.0))
-    assert read_record(tmp_path)["images_per_second"] == pytest.approx(500 / 22)
+    assert read_record(tmp_path).images_per_second == pytest.approx(500 / 22)
 
 
 def test_a_continuation_that_captures_no_more_says_so(tmp_path: Path, machine: Machine) -> None:
@@ -125,3 +131,31 @@ def test_a_continuation_under_others_says_so(tmp_path: Path, machine: Machine) -
 def test_other_processes_than_the_first_write_nothing(tmp_path: Path, machine: Machine) -> None:
     opened(tmp_path, writes=False).close("finished", 60, Times(1.0))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_file_keeps_its_field_names_and_says_null_while_nothing_is_known(tmp_path: Path, machine: Machine) -> None:
+    opened(tmp_path).write()
+    content = json.loads((tmp_path / "record.json").read_text())
+    assert set(OLD_KEYS) <= set(content)
+    assert content["finished_at"] is content["failure"] is content["weights"] is content["images_per_second"] is None
+    assert {"from_step", "to_step", "training_seconds", "wall_seconds", "git"} <= set(content["stretches"][0])
+    assert content["machine"] == content["stretches"][0]["machine"] == {"cpu": "a"}
+
+
+def test_what_others_record_lands_in_the_record_and_in_the_segment(tmp_path: Path, machine: Machine) -> None:
+    journal = opened(tmp_path)
+    journal.record_code({"fingerprint": "c0de"})
+    journal.update(extensions={"mylab": "1.0"}, task={"name": "t", "primary": "mse", "metrics": {"mse": {}}})
+    early = {"step": 7, "reason": "EarlyStopping"}
+    journal.close("finished", 7, Times(1.0), metrics={}, stopped_early=early, weights_measured="last")
+    record = read_record(tmp_path)
+    assert record.code == record.segments[0].code == {"fingerprint": "c0de"}
+    assert (record.extensions, record.stopped_early, record.weights_measured) == ({"mylab": "1.0"}, early, "last")
+    assert record.task is not None and record.task["primary"] == "mse"
+
+
+def test_a_continuation_keeps_what_a_newer_version_wrote(tmp_path: Path, machine: Machine) -> None:
+    opened(tmp_path).write()
+    newer = Record.from_dict({**read_record(tmp_path).to_dict(), "later": [1]})
+    opened(tmp_path, existing=newer).write()
+    assert read_record(tmp_path)["later"] == [1]

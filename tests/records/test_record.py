@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from depthlab.errors import InputError
-from depthlab.records.record import REQUIRED, STATUSES, VERSION, find_records, read_record, write_record
+from depthlab.records.record import REQUIRED, STATUSES, VERSION, Record, find_records, read_record, write_record
 
 RECORD: dict[str, Any] = {
     "status": "finished",
@@ -33,7 +35,7 @@ def put(directory: Path, content: bytes | str | dict[str, Any]) -> None:
 
 def test_what_is_written_comes_back_with_its_version(tmp_path: Path) -> None:
     write_record(tmp_path, RECORD)
-    assert read_record(tmp_path) == {"version": VERSION, **RECORD}
+    assert read_record(tmp_path).to_dict() == {"version": VERSION, **RECORD}
     assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
 
 
@@ -41,8 +43,8 @@ def test_nan_and_infinity_become_null_at_any_depth(tmp_path: Path) -> None:
     values = {"a": math.nan, "b": [math.inf, 1.5, (-math.inf,)], "c": {"d": math.nan}}
     write_record(tmp_path, {**RECORD, "divergence": values, "metrics": {"test/err": math.nan}})
     record = read_record(tmp_path)
-    assert record["divergence"] == {"a": None, "b": [None, 1.5, [None]], "c": {"d": None}}
-    assert record["metrics"] == {"test/err": None}
+    assert record.divergence == {"a": None, "b": [None, 1.5, [None]], "c": {"d": None}}
+    assert record.metrics == {"test/err": None}
     assert "NaN" not in (tmp_path / "record.json").read_text()
 
 
@@ -50,7 +52,7 @@ def test_a_record_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) -
     write_record(tmp_path, RECORD)
     with pytest.raises(TypeError):
         write_record(tmp_path, {**RECORD, "device": object()})
-    assert read_record(tmp_path)["steps"] == 64_000
+    assert read_record(tmp_path).steps == 64_000
 
 
 @pytest.mark.parametrize(
@@ -87,7 +89,7 @@ def test_a_missing_key_is_named(tmp_path: Path, key: str) -> None:
 @pytest.mark.parametrize("status", STATUSES)
 def test_every_status_is_accepted(tmp_path: Path, status: str) -> None:
     write_record(tmp_path, {**RECORD, "status": status})
-    assert read_record(tmp_path)["status"] == status
+    assert read_record(tmp_path).status == status
 
 
 def test_a_record_cut_anywhere_is_refused(tmp_path: Path) -> None:
@@ -97,6 +99,82 @@ def test_a_record_cut_anywhere_is_refused(tmp_path: Path) -> None:
         put(tmp_path, whole[:length])
         with pytest.raises(InputError, match="damaged"):
             read_record(tmp_path)
+
+
+SEGMENT = {"from_step": 0, "to_step": 5, "training_seconds": 1.0, "wall_seconds": 2.0}
+ODD: dict[str, Any] = {
+    "NaN seconds": {"stretches": [{**SEGMENT, "training_seconds": math.nan}]},
+    "huge seconds": {"stretches": [{**SEGMENT, "training_seconds": 10**400}]},
+    "negative seconds": {"stretches": [{**SEGMENT, "wall_seconds": -1}]},
+    "null seconds": {"stretches": [{**SEGMENT, "wall_seconds": None}]},
+    "a segment that is none": {"stretches": [7]},
+    "segments that are none": {"stretches": {"a": 1}},
+    "text for a number": {"model": {"num_params": "many"}},
+    "a huge number": {"model": {"num_params": 10**30}},
+    "infinite time": {"wall_seconds": math.inf},
+    "text for time": {"wall_seconds": "long"},
+    "a negative step": {"steps": -1},
+    "a huge metric": {"metrics": {"test/err": 10**400}},
+    "a git state that is none": {"git": "abc"},
+    "a version that is none": {"versions": {"torch": 2}},
+    "a task without metrics": {"task": {"name": "t", "primary": "err"}},
+    "a primary metric that is none": {"task": {"name": "t", "primary": [], "metrics": {"err": {}}}},
+    "a unit that is none": {"task": {"name": "t", "primary": "err", "metrics": {"err": {"unit": 7}}}},
+}
+
+
+@pytest.mark.parametrize("odd", list(ODD))
+def test_odd_values_are_refused_before_anything_is_computed_from_them(tmp_path: Path, odd: str) -> None:
+    put(tmp_path, {**RECORD, "version": VERSION, **ODD[odd]})
+    with pytest.raises(InputError, match="not a whole record"):
+        read_record(tmp_path)
+
+
+def test_a_record_of_a_newer_or_older_program_survives_a_round_trip(tmp_path: Path) -> None:
+    values = {"later": {"x": [1]}, **RECORD, "version": VERSION, "failure": None, "wall_seconds": 45}
+    values["stretches"] = [{"to_step": 5, "from_step": 0, "odd": True}]
+    put(tmp_path, values)
+    written = read_record(tmp_path).to_dict()
+    assert json.dumps(written) == json.dumps(values)  # the order of keys and the kinds of numbers too
+    assert Record.from_dict(written).to_dict() == values
+
+
+def test_a_field_that_is_set_later_is_written(tmp_path: Path) -> None:
+    write_record(tmp_path, replace(Record.from_dict(RECORD), steps=7, weights_measured="last"))
+    assert read_record(tmp_path).to_dict() == {"version": VERSION, **RECORD, "steps": 7, "weights_measured": "last"}
+
+
+def test_a_record_is_read_like_a_dictionary_too() -> None:
+    record = Record.from_dict({**RECORD, "later": 1, "stretches": [SEGMENT]})
+    assert (record["steps"], record["later"], record["stretches"]) == (64_000, 1, [SEGMENT])
+    assert (record.get("git"), record.get("git", 3), record.get("later")) == (None, 3, 1)
+    with pytest.raises(KeyError, match="nothing"):
+        record["nothing"]
+
+
+def test_files_that_would_block_or_lead_elsewhere_are_refused_at_once(tmp_path: Path) -> None:
+    run, secret = tmp_path / "run", tmp_path / "secret"
+    run.mkdir()
+    os.mkfifo(run / "record.json")
+    with pytest.raises(InputError, match="not a regular file"):
+        read_record(run)
+    (run / "record.json").unlink()
+    put(tmp_path, {**RECORD, "version": VERSION})
+    (tmp_path / "record.json").rename(secret)
+    (run / "record.json").symlink_to(secret)
+    with pytest.raises(InputError, match="a link that leads out"):
+        read_record(run)
+    (run / "record.json").unlink()
+    (run / "record.json").symlink_to("record.json")
+    with pytest.raises(InputError):
+        read_record(run)
+
+
+def test_a_record_of_many_megabytes_is_refused(tmp_path: Path) -> None:
+    with (tmp_path / "record.json").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(InputError, match="too large"):
+        read_record(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["[" * 100_000, "1" * 5000, None], ids=["deep", "long", "a folder"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from depthlab.report.core.readme_blocks import fill
+from depthlab.report.readme_blocks import fill
 
 from ..conftest import ROOT
 

@@ -244,4 +244,4 @@ def test_what_is_published_names_no_folder_of_weights(
     (copy,) = publish(directory, tmp_path / "published")
     record = read_record(copy)
     assert record["config"]["model"]["weights"] == record["weights"]["source"] == pretrained.name
-    assert str(tmp_path) not in (copy / "record.json").read_text()
+    assert str(tmp_path) not in (tmp_path / "published" / "records.jsonl").read_text()

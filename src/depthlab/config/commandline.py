@@ -1,11 +1,14 @@
-"""What was typed: put in the order Hydra accepts, its names checked, Hydra's errors said in a few lines."""
+"""The command line: put into the order that Hydra accepts, its names checked, Hydra's errors shortened."""
 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 
+from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -13,14 +16,14 @@ from yaml import YAMLError
 from depthlab.config.combinations import check_name
 from depthlab.config.hydra_options import option_names
 from depthlab.config.nearest import nearest
+from depthlab.config.program import command_words
 from depthlab.config.registry import groups as registered_groups
 from depthlab.config.schema import known_keys
 from depthlab.errors import InputError
 
-MULTIRUN_FLAGS = ("-m", "--multirun")
 NEEDED = ("hydra.launcher", "hydra.sweeper", "hydra/launcher", "hydra/sweeper")
 COMPLETION_FLAGS = ("-sc", "--shell-completion", "--shell_completion")
-# Hydra's options that take a value as the next word, which is no override.
+# Hydra's options that take a value as the next word, which is not an override.
 OPTIONS_WITH_VALUE = (
     "--cfg",
     "-c",
@@ -39,13 +42,13 @@ OPTIONS_WITH_VALUE = (
 EXTRAS = {"hydra/launcher=slurm": ("submitit", "slurm"), "hydra/launcher=ray": ("ray", "ray")}
 
 
-def multirun_first(arguments: list[str]) -> list[str]:
-    """`arguments` with -m at the front: Hydra 1.3.8 refuses overrides on both sides of it (its issue 3053)."""
-    flags = [argument for argument in arguments if argument in MULTIRUN_FLAGS]
-    return [*flags[:1], *(argument for argument in arguments if argument not in MULTIRUN_FLAGS)]
+def options_first(arguments: Sequence[str]) -> list[str]:
+    """`arguments` with the options in front: Hydra 1.3.8 refuses overrides on both sides of one (its issue 3053)."""
+    options, overrides = _split(arguments)
+    return [*options, *overrides]
 
 
-def check_names(arguments: list[str], config_dir: Path) -> None:
+def check_names(arguments: Sequence[str], config_dir: Path) -> None:
     """Refuse overrides of keys and groups that do not exist, also behind + and ++, and options whose extra is missing.
 
     Raises:
@@ -55,7 +58,8 @@ def check_names(arguments: list[str], config_dir: Path) -> None:
     keys = known_keys()
     if any(argument in COMPLETION_FLAGS for argument in arguments):
         return  # what follows is for the shell
-    for text in _overrides(arguments):
+    _check_options(arguments)
+    for text in _split(arguments)[1]:
         try:
             override = OverridesParser.create().parse_override(text)
         except HydraException as error:
@@ -63,18 +67,57 @@ def check_names(arguments: list[str], config_dir: Path) -> None:
         module, extra = EXTRAS.get(text, ("sys", ""))
         if importlib.util.find_spec(module) is None:
             raise InputError(f"{text}: {module} is not installed. Type: pip install -e '.[{extra}]'")
+        _check_hydra_override(text, override)
+        _check_group(text, override, groups, config_dir)
         name = override.key_or_group
-        if name in groups and override.value() is None and not override.is_delete():
-            files = {path.stem for path in (config_dir / name).glob("*.yaml")}
-            options = ", ".join(sorted(files | {*option_names(name)}))
-            raise InputError(f"{text}: a group needs one of its options: {options}.")
-        if name in NEEDED and override.value() is None:
-            raise InputError(f"{text}: a sweep needs one. Leave it out for the usual one.")
         if name == "name" and not override.is_sweep_override() and "${" not in text:
             check_name(name, str(override.value()))  # here: Hydra makes a folder of it before all other checks
         if name.split(".")[0].split("/")[0] == "hydra" or name in groups or name in keys:
             continue
         raise InputError(f"{text}: no such key or group. {nearest(name, [*keys, *groups])}")
+
+
+def job_words(argv: Sequence[str]) -> tuple[str, ...]:
+    """The words before the overrides that repeat a job alone: the program, and the folder of files that it needs."""
+    folder = get_args_parser().parse_args(list(argv[1:])).config_dir
+    return (*command_words(argv, "train"), *(("--config-dir", folder) if folder else ()))
+
+
+def _check_hydra_override(text: str, override: Override) -> None:
+    name = override.key_or_group
+    if "_target_" in text:
+        raise InputError(f"{text}: no code can be named here. A launcher is chosen with hydra/launcher=pool.")
+    if name.startswith("hydra.sweeper.params"):
+        raise InputError(f"{text}: a sweep is typed as -m KEY=VALUE,VALUE. Files alone set hydra.sweeper.params.")
+    if name == "hydra.searchpath":
+        raise InputError(f"{text}: add a folder of configuration files with --config-dir DIR.")
+    if name in NEEDED and override.value() is None:
+        raise InputError(f"{text}: a sweep needs one. Leave it out for the default.")
+
+
+def _check_group(text: str, override: Override, groups: Sequence[str], config_dir: Path) -> None:
+    name, value = override.key_or_group, override.value()
+    if override.value_type is ValueType.GLOB_CHOICE_SWEEP and name not in groups:
+        raise InputError(f"{text}: glob chooses among the options of a group, and {name} is a key.")
+    may_be_null = name in registered_groups() and registered_groups()[name].identity_default == ""
+    if name in groups and value is None and not (override.is_delete() or may_be_null):
+        files = {path.stem for path in (config_dir / name).glob("*.yaml")}
+        options = ", ".join(sorted(files | {*option_names(name)}))
+        raise InputError(f"{text}: a group needs one of its options: {options}.")
+
+
+def _check_options(arguments: Sequence[str]) -> None:
+    """Refuse options of Hydra that contradict each other, or that would replace the files of this project."""
+    options = get_args_parser().parse_args(list(arguments))
+    for name in ("config_path", "config_name", "experimental_rerun"):
+        if getattr(options, name) is not None:
+            raise InputError(f"--{name.replace('_', '-')}: not possible here. Add files with --config-dir DIR.")
+    if options.resolve and not (options.cfg or options.help):
+        raise InputError("--resolve: only together with --cfg job, --cfg all or --cfg hydra.")
+    asked = {"--cfg": options.cfg, "--info": options.info, "-m": options.multirun, "--run": options.run}
+    given = [name for name, value in asked.items() if value]
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given)}: one at a time. --cfg job shows a sweep's configuration without -m.")
 
 
 def explain(error: Exception) -> str:
@@ -99,10 +142,13 @@ def explain(error: Exception) -> str:
 CONFIGURATION_ERRORS = (ConfigCompositionException, HydraException, OmegaConfBaseException, YAMLError)
 
 
-def _overrides(arguments: list[str]) -> list[str]:
-    found, skip = [], False
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The options with their values, and the overrides."""
+    options: list[str] = []
+    overrides: list[str] = []
+    takes_value = False
     for argument in arguments:
-        if not skip and not argument.startswith("-"):
-            found.append(argument)
-        skip = argument in OPTIONS_WITH_VALUE
-    return found
+        is_option = takes_value or argument.startswith("-")
+        (options if is_option else overrides).append(argument)
+        takes_value = argument in OPTIONS_WITH_VALUE
+    return options, overrides

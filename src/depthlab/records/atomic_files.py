@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+LEFTOVERS = ".*.tmp"  # the temporary files below, and those of other writers in a run's directory
 
 
 @contextmanager
@@ -20,6 +22,13 @@ def replacing(path: Path) -> Iterator[Path]:
         _flush_directory(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left half written in `folder`; nobody else may be writing there."""
+    for path in folder.glob(LEFTOVERS):
+        with suppress(OSError):
+            path.unlink()
 
 
 def _flush_directory(path: Path) -> None:

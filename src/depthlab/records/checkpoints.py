@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from depthlab.errors import InputError
-from depthlab.records.atomic_files import replacing
+from depthlab.records.atomic_files import remove_leftovers, replacing
+from depthlab.records.safe_files import UnfitFile, is_inside
 
 FOLDER = "checkpoints"
 KEEP = 2
@@ -33,9 +35,11 @@ def save_checkpoint(directory: Path, step: int, content: dict[str, Any]) -> Path
 
     Raises:
         OSError: the disk is full or the directory cannot be written; the checkpoints before are untouched.
+        UnfitFile: the folder of checkpoints is a link that leads out of `directory`.
     """
     path = checkpoint_path(directory, step)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _check_folder(directory)
     with replacing(path) as temporary:
         try:
             with temporary.open("wb") as file:  # closed before the error is told: an open file keeps its space
@@ -60,12 +64,30 @@ def _cause_of_failed_write(error: BaseException, path: Path) -> str:
     return f"{free / 1e6:,.0f} MB are free there; {str(error).splitlines()[0]}"
 
 
+def _check_folder(directory: Path) -> None:
+    """Old checkpoints are removed: those of this run, and not what somebody's link leads to."""
+    if not is_inside(directory / FOLDER, directory):
+        raise UnfitFile(f"{directory / FOLDER} is a link that leads out of the run's directory. Remove it.")
+
+
+def state_sha256(state: Mapping[str, Any]) -> str:
+    """Hash of a network's weights: name, type, shape and bytes of each tensor, in the order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor: torch.Tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """The content of a checkpoint: tensors and plain data, nothing that could run code.
 
     Raises:
         InputError: the file is missing, damaged, or no checkpoint of this project.
     """
+    if not (path.is_file() and _digest_path(path).is_file()):
+        raise InputError(f"{path} is not a checkpoint with its .sha256 file beside it.")
     try:
         expected = _digest_path(path).read_text().split()[0]
         intact = _sha256(path) == expected
@@ -115,8 +137,9 @@ def load_newest(directory: Path, tidy: bool) -> dict[str, Any] | None:
         tidy: whether this process holds the run and goes on from there. What is damaged is renamed then, lest it takes
             one of the two places of those that are kept, and what a killed process left half written is removed.
     """
-    for half_written in (directory / FOLDER).glob(".step-*.tmp") if tidy else ():
-        half_written.unlink(missing_ok=True)
+    _check_folder(directory)
+    if tidy:
+        remove_leftovers(directory / FOLDER)
     damaged = 0
     for path in list_checkpoints(directory):
         try:

@@ -7,12 +7,16 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from depthlab.errors import InputError
+from depthlab.records.atomic_files import remove_leftovers
+from depthlab.records.safe_files import is_inside, read_inside
 
+FOLDERS = ("checkpoints", "diagnostics")  # of a run's directory
 LOCKS = ".locks"
 ASIDE = ".aside"
 
@@ -21,39 +25,122 @@ class Held(InputError):
     """Another process is working on this run."""
 
 
+@dataclass(frozen=True)
+class Claim:
+    """A run's directory that this process holds."""
+
+    directory: Path
+    lock_file: Path
+    identity: tuple[int, int]  # of the lock's file: device and inode
+
+    def still_ours(self) -> bool:
+        """Whether the lock's file is the one that was locked.
+
+        It is not after somebody has removed the folder of the sweep: another process may have claimed the run then,
+        and this one must not write to it any more.
+        """
+        try:
+            return _file_identity(self.lock_file) == self.identity
+        except OSError:
+            return False
+
+
+_CLAIMS: dict[Path, Claim] = {}  # what this process holds
+
+
 @contextmanager
-def claim(directory: Path) -> Iterator[None]:
+def claim(directory: Path) -> Iterator[Claim]:
     """Make `directory` if it is not there and hold it until the block ends or the process dies, however it dies.
+
+    Temporary files of a process that was killed are removed. Where the block leaves no directory, the lock goes too.
 
     Raises:
         Held: another living process holds it.
-        InputError: it cannot be written.
+        InputError: it cannot be written, or files of the lock are symbolic links.
     """
     lock = _lock(directory)
+    lock_file = Path(lock.lock_file)
+    is_new = not directory.parent.exists()
     try:
-        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+        _refuse_links(directory)
+        lock_file.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=1.0)  # longer than `is_held` takes to ask
         directory.mkdir(exist_ok=True)
+        claimed = Claim(directory, lock_file, _file_identity(lock_file))
     except Timeout:
         raise Held(f"{directory} is being worked on by {holder(directory)}; wait for it or stop it.") from None
     except OSError as error:
+        lock.release()
         raise InputError(
             f"{directory} cannot be written ({error.strerror}). Choose another place with paths.log_dir=..."
         ) from None
+    _CLAIMS[directory] = claimed
     with suppress(OSError):  # a courtesy to others
-        _holder_path(directory).write_text(_myself(), encoding="utf-8")
+        _write_new(_holder_path(directory), _myself())
+    for folder in (directory, *(directory / name for name in FOLDERS)):
+        if is_inside(folder, directory):
+            remove_leftovers(folder)
     try:
-        yield
+        yield claimed
     finally:
-        with suppress(OSError):
-            _holder_path(directory).unlink(missing_ok=True)
+        del _CLAIMS[directory]
+        if claimed.still_ours():  # otherwise these files are another process's
+            with suppress(OSError):
+                _holder_path(directory).unlink(missing_ok=True)
+                if not directory.exists():
+                    _remove_lock(lock_file, is_new)
         lock.release()
+
+
+def still_ours(directory: Path) -> bool:
+    """Whether `directory`, if this process has claimed it, is still this process's; see `Claim.still_ours`."""
+    claimed = _CLAIMS.get(directory)
+    return claimed is None or claimed.still_ours()
+
+
+def check_still_ours(directory: Path) -> None:
+    """Raise Held where another process may have taken the run over since this one claimed it."""
+    if not still_ours(directory):
+        raise Held(
+            f"{directory} was removed while this process worked on it, and may be another process's now. "
+            "Nothing more was written. The same command starts or continues the run."
+        )
+
+
+def _refuse_links(directory: Path) -> None:
+    lock_file = Path(_lock(directory).lock_file)
+    for path in (lock_file.parent, lock_file, _holder_path(directory)):
+        if path.is_symlink():
+            raise InputError(f"{path} is a symbolic link, which no run of this project makes. Remove it.")
+
+
+def _remove_lock(lock_file: Path, is_new: bool) -> None:
+    """Remove the lock of a run that left nothing, while it is held: a process that waits for it tries again."""
+    lock_file.unlink()
+    with suppress(OSError):  # there are other runs
+        lock_file.parent.rmdir()
+        if is_new:
+            lock_file.parent.parent.rmdir()
+
+
+def _write_new(path: Path, text: str) -> None:
+    """Write a file that was not there a moment ago: neither a link nor a FIFO is opened."""
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def _file_identity(path: Path) -> tuple[int, int]:
+    found = path.stat(follow_symlinks=False)
+    return found.st_dev, found.st_ino
 
 
 def holder(directory: Path) -> str:
     """Who holds `directory`, in words; as far as is known, for a kill leaves the words behind."""
-    with suppress(OSError, UnicodeDecodeError):
-        if said := _holder_path(directory).read_text(encoding="utf-8")[:200].strip():
+    path = _holder_path(directory)
+    with suppress(OSError, InputError, UnicodeDecodeError):
+        text = read_inside(path.parent, path.name, 2**16).decode("utf-8")
+        if said := "".join(char for char in text[:200] if char.isprintable()).strip():
             return said
     return "another process"
 

@@ -1,22 +1,35 @@
-"""The record of a run as it grows, from the start of a stretch to the end of the run."""
+"""The record of a run while it grows, from the start of a segment to the end of the run."""
 
 from __future__ import annotations
 
 import datetime
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from depthlab.config.identity import Identity
-from depthlab.records.environment import git_state, versions
-from depthlab.records.record import write_record
+from depthlab.records.directory import check_still_ours
+from depthlab.records.environment import git_state, machine, versions
+from depthlab.records.record import Record, Segment, write_record
 
-# What makes a continuation worth a word: it goes on under something else than the stretch before.
-COMPARED = ("device", "num_threads", "compiled", "captured", "versions", "git")
+# What makes a continuation worth a line: it goes on under something else than the segment before.
+COMPARED = ("device", "num_threads", "compiled", "captured", "versions", "git", "machine", "code")
+# Written as null while nothing is known: scripts of others rely on them.
+ALWAYS = (
+    *("status", "name", "seed", "run", "recipe", "command", "config", "model", "data", "weights", "metrics", "steps"),
+    *("wall_seconds", "images_per_second", "precision", "num_processes", "device", "num_threads", "compiled"),
+    *("captured", "versions", "git", "started_at", "finished_at", "stretches", "failure", "divergence"),
+)
+SEGMENT_ALWAYS = (
+    *("started_at", "from_step", "to_step", "training_seconds", "wall_seconds", "device", "num_threads", "compiled"),
+    *("captured", "versions", "git"),
+)
 
 
 class Times(Protocol):
-    """What a stopwatch knows of a stretch: seconds of training, and how many of them the first batch took.
+    """What a stopwatch knows of a segment: seconds of training, and how many of them the first batch took.
 
     Kernels are chosen, compiled and captured in that batch, which may be a whole block of steps.
     """
@@ -37,12 +50,12 @@ class Journal:
         identity: the run's.
         config: the resolved configuration.
         command: what a person types to get this run.
-        device: on what this stretch runs.
-        num_threads: CPU threads of this stretch.
-        first_step: the step this stretch starts from.
+        device: on what this segment runs.
+        num_threads: CPU threads of this segment.
+        first_step: the step this segment starts from.
         images_per_step: images in one update.
-        existing: the record that earlier stretches left, or {}.
-        writes: False in the processes beside the first, which keep quiet.
+        existing: the record that earlier segments left; None, or empty, without one.
+        writes: False in the processes beside the first, which write nothing.
     """
 
     def __init__(
@@ -55,98 +68,111 @@ class Journal:
         num_threads: int,
         first_step: int,
         images_per_step: int,
-        existing: dict[str, Any],
+        existing: Record | Mapping[str, Any] | None,
         writes: bool,
     ) -> None:
         self.directory = directory
         self.images_per_step = images_per_step
         self.writes = writes
         self._started = time.monotonic()
-        environment = {
+        before = existing if isinstance(existing, Record) else None
+        environment: dict[str, Any] = {
             "device": device,
             "num_threads": num_threads,
             "compiled": config["trainer"]["compile"],
             "captured": False,
             "versions": versions(),
             "git": git_state(),
+            "machine": machine(),
         }
-        stretch = {
-            "started_at": _now(),
-            "from_step": first_step,
-            "to_step": first_step,
-            "training_seconds": 0.0,
-            "wall_seconds": 0.0,
+        segment = Segment(
+            from_step=first_step, to_step=first_step, started_at=_now(), present=SEGMENT_ALWAYS, **environment
+        )
+        self.record = Record(
+            status="running",
+            name=config["name"],
+            seed=config["seed"],
+            command=command,
+            config=config,
+            model={},
+            data={},
+            metrics={},
+            steps=first_step,
+            run=identity.directory,
+            recipe=identity.recipe,
+            weights=before.weights if before else None,
+            wall_seconds=0.0,
+            precision=config["trainer"]["precision"],
+            num_processes=config["trainer"]["devices"],
+            started_at=(before.started_at if before else None) or segment.started_at,
+            segments=(*(before.segments if before else ()), segment),
+            unknown=before.unknown if before else {},
+            present=ALWAYS,
             **environment,
-        }
-        self.record: dict[str, Any] = {
-            "status": "running",
-            "name": config["name"],
-            "seed": config["seed"],
-            "run": identity.directory,
-            "recipe": identity.recipe,
-            "command": command,
-            "config": config,
-            "model": {},
-            "data": {},
-            "weights": existing.get("weights"),
-            "metrics": {},
-            "steps": first_step,
-            "wall_seconds": 0.0,
-            "images_per_second": None,
-            "precision": config["trainer"]["precision"],
-            "num_processes": config["trainer"]["devices"],
-            **environment,
-            "started_at": existing.get("started_at", stretch["started_at"]),
-            "finished_at": None,
-            "stretches": [*existing.get("stretches", []), stretch],
-            "failure": None,
-            "divergence": None,
-        }
+        )
 
     def changes(self) -> list[str]:
-        """What this stretch runs on that the one before did not, a line each."""
-        stretches = self.record["stretches"]
-        if len(stretches) < 2:
+        """What this segment runs on that the one before did not, a line each."""
+        if len(self.record.segments) < 2:
             return []
-        before, now = stretches[-2], stretches[-1]
-        both = [key for key in COMPARED if key in before]  # a record of an older version has not all of them
+        before, now = (segment.to_dict() for segment in self.record.segments[-2:])
+        both = [key for key in COMPARED if key in before and key in now]  # older records have not all of them
         return [f"{key} was {before[key]} and is now {now[key]}" for key in both if before[key] != now[key]]
 
+    def update(self, **values: Any) -> None:
+        """Set fields of the record, which is written with the next `note`, `close` or `write`."""
+        self.record = replace(self.record, **values)
+
+    def update_segment(self, **values: Any) -> None:
+        """Set fields of the present segment."""
+        self.update(segments=(*self.record.segments[:-1], replace(self.record.segments[-1], **values)))
+
     def record_captured(self, captured: bool) -> None:
-        """Whether this stretch replays captured steps, which is known only when everything is built."""
-        self.record["captured"] = self.record["stretches"][-1]["captured"] = captured
+        """Whether this segment replays captured steps, which is known only when everything is built."""
+        self.update(captured=captured)
+        self.update_segment(captured=captured)
+
+    def record_code(self, code: dict[str, Any]) -> None:
+        """The fingerprint of the source that this segment runs."""
+        self.update(code=code)
+        self.update_segment(code=code)
 
     def note(self, step: int, times: Times) -> None:
-        """Write that the run is at `step`, with the seconds this stretch has spent training."""
-        stretches = self.record["stretches"]
-        stretches[-1]["to_step"] = step
-        stretches[-1]["training_seconds"] = times.seconds
-        stretches[-1]["warm_up_steps"] = times.warm_up_steps
-        stretches[-1]["warm_up_seconds"] = times.warm_up_seconds
-        stretches[-1]["wall_seconds"] = time.monotonic() - self._started
-        self.record["steps"] = step
-        self.record["wall_seconds"] = sum(part["wall_seconds"] for part in stretches)
-        self.record["images_per_second"] = self._images_per_second()
+        """Write that the run is at `step`, with the seconds this segment has spent training."""
+        self.update_segment(
+            to_step=step,
+            training_seconds=times.seconds,
+            warm_up_steps=times.warm_up_steps,
+            warm_up_seconds=times.warm_up_seconds,
+            wall_seconds=time.monotonic() - self._started,
+        )
+        wall_seconds = sum(segment.wall_seconds for segment in self.record.segments)
+        self.update(steps=step, wall_seconds=wall_seconds, images_per_second=self._images_per_second())
         self.write()
 
     def close(self, status: str, step: int, times: Times, **results: Any) -> None:
         """Write how the run ended, with what came out."""
-        self.record.update(results, status=status, finished_at=_now())
+        self.update(**results, status=status, finished_at=_now())
         self.note(step, times)
 
     def _images_per_second(self) -> float | None:
-        """Over all stretches; without their warm-up, unless there was nothing else."""
-        stretches = self.record["stretches"]
-        steps = sum(part["to_step"] - part["from_step"] for part in stretches)
-        seconds = sum(part["training_seconds"] for part in stretches)
-        warm = [(part.get("warm_up_steps", 0), part.get("warm_up_seconds", 0.0)) for part in stretches]
-        if steps > sum(number for number, _ in warm):
-            steps, seconds = steps - sum(number for number, _ in warm), seconds - sum(spent for _, spent in warm)
+        """Over all segments; without their warm-up, unless there was nothing else."""
+        segments = self.record.segments
+        steps = sum(part.to_step - part.from_step for part in segments)
+        seconds = sum(part.training_seconds for part in segments)
+        warm_steps = sum(part.warm_up_steps for part in segments)
+        if steps > warm_steps:
+            steps, seconds = steps - warm_steps, seconds - sum(part.warm_up_seconds for part in segments)
         return steps * self.images_per_step / seconds if seconds > 0 else None
 
     def write(self) -> None:
-        """Put the record on disk as it stands."""
+        """Put the record on disk as it stands.
+
+        Raises:
+            Held: the directory was removed, and may be another process's now.
+        """
         if self.writes:
+            check_still_ours(self.directory)
             write_record(self.directory, self.record)
 
 

@@ -1,75 +1,154 @@
-"""A copy of runs that is fit to be committed: small, and without a word about the machine's folders."""
+"""A copy of runs that is fit to be committed: a few files, and without a word about the machine's folders."""
 
 from __future__ import annotations
 
 import csv
+import io
 import shlex
-import shutil
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
 from depthlab.errors import InputError
-from depthlab.records.arrays import arrays_path, load_arrays, write_arrays
-from depthlab.records.curve_file import COLUMNS, Curves, read_curves
-from depthlab.records.curve_file import FILE_NAME as CURVES_NAME
-from depthlab.records.record import find_records, read_record, write_record
+from depthlab.records.arrays import array_names, load_arrays
+from depthlab.records.curve_file import COLUMNS, Curves, curves_text, read_curves
+from depthlab.records.provenance import dirty_runs, sources
+from depthlab.records.published_files import Arrays, Rows, write_published
+from depthlab.records.record import Record, find_records, read_record
 
 MAX_POINTS = 2000  # of each curve
-DIAGNOSTICS = "diagnostics"
 DRAWN_MISTAKES = 8
 PLACES = ("data.folder", "model.weights")  # keys whose value may be a path
 NEUTRAL_PATHS = {"data_dir": "data", "log_dir": "logs"}
+NAMED = 3  # runs, in a message
 
 
-def publish(source: Path, target: Path) -> list[Path]:
-    """Copy every finished or diverged run below `source` into `target`, and return the copies.
+@dataclass(frozen=True)
+class _Copy:
+    """One run as it is published."""
+
+    record: Record
+    curves: Rows
+    arrays: Mapping[str, Arrays]
+
+
+def publish(source: Path, target: Path, allow_dirty: bool = False, allow_mixed: bool = False) -> list[Path]:
+    """Copy every finished or diverged run below `source` into the folder `target`, beside those that are there.
 
     Curves of more than 2,000 points keep every k-th and the last; the record's key `published` says so. Folders of
     data and logs are replaced by their defaults. Checkpoints, events and logs stay behind.
 
+    Args:
+        source: folder of a sweep.
+        target: folder of the published runs; made if it is not there.
+        allow_dirty: whether runs may be of source that no commit has.
+        allow_mixed: whether the runs may be of different source.
+
+    Returns:
+        The copies, as `find_records(target)` calls them.
+
     Raises:
-        InputError: there is no such run, or a run that is already in `target` differs from its new copy.
+        InputError: there is no such run, a run that is already in `target` differs from its new copy, a file is
+            damaged, or the runs are of a dirty tree or of different source and that was not allowed.
     """
-    copies = []
-    for directory in find_records(source):
-        record = read_record(directory)
-        if record["status"] not in ("finished", "diverged"):
-            continue
-        copy = target / directory.name
-        if copy.exists() and read_record(copy)["metrics"] != record["metrics"]:
-            raise InputError(f"{copy} holds other results of this run. Remove it if the new ones are to replace it.")
-        copies.append(_copy(directory, record, copy))
+    copies = {directory.name: _published(directory, record) for directory, record in _done(source)}
     if not copies:
         raise InputError(f"{source} holds no finished run.")
-    return copies
+    before = {directory.name: _as_published(directory) for directory in find_records(target)} if target.exists() else {}
+    for name, copy in copies.items():
+        if name in before and before[name].record.metrics != copy.record.metrics:
+            raise InputError(
+                f"{target / name} holds other results of this run. Remove it if the new ones are to replace it."
+            )
+    every = dict(sorted({**before, **copies}.items()))
+    _check_source([copy.record for copy in every.values()], allow_dirty, allow_mixed)
+    target.mkdir(parents=True, exist_ok=True)
+    write_published(
+        target,
+        {name: copy.record.to_dict() for name, copy in every.items()},
+        {name: copy.curves for name, copy in every.items()},
+        {f"{name}/{kind}": arrays for name, copy in every.items() for kind, arrays in copy.arrays.items()},
+    )
+    return [target / name for name in copies]
 
 
-def _copy(directory: Path, record: dict[str, Any], copy: Path) -> Path:
-    copy.mkdir(parents=True, exist_ok=True)
+def _done(source: Path) -> Iterable[tuple[Path, Record]]:
+    for directory in find_records(source):
+        record = read_record(directory)
+        if record.is_done:
+            yield directory, record
+
+
+def _check_source(records: list[Record], allow_dirty: bool, allow_mixed: bool) -> None:
+    dirty = dirty_runs(records)
+    if dirty and not allow_dirty:
+        names = ", ".join(str(record.run) for record in dirty[:NAMED])
+        raise InputError(
+            f"{len(dirty)} of {len(records)} runs are of source that differed from its commit: {names}"
+            f"{' and others' if len(dirty) > NAMED else ''}.\nCommit and repeat them with rerun=true, or give "
+            "--allow-dirty; the page then says so."
+        )
+    found = sources(records)
+    if len(found) > 1 and not allow_mixed:
+        raise InputError(
+            f"These {len(records)} runs are of different source: {', '.join(found[:NAMED])}"
+            f"{' and others' if len(found) > NAMED else ''}.\nMake them all from one commit, or give --allow-mixed; "
+            "the page then says so."
+        )
+
+
+def _as_published(directory: Path) -> _Copy:
+    """A run of the target, unchanged."""
+    header, *rows = csv.reader(io.StringIO(curves_text(directory)))
+    return _Copy(read_record(directory), (header, rows), _arrays(directory))
+
+
+def _published(directory: Path, record: Record) -> _Copy:
+    """A run as it is to be published."""
     curves = read_curves(directory)
-    _write_curves(copy / CURVES_NAME, curves)
-    if (directory / DIAGNOSTICS).is_dir():
-        shutil.copytree(directory / DIAGNOSTICS, copy / DIAGNOSTICS, dirs_exist_ok=True)
-        shorten_arrays(copy)
-    del record["version"]
-    record["config"] = {**record["config"], "paths": NEUTRAL_PATHS}
-    _shorten_folder(record["config"])
-    _hide_the_place_of_weights(record)
-    record["command"] = _without_places(record["command"])
+    arrays = {name: _shorten(name, each) for name, each in _arrays(directory).items()}
+    content = record.to_dict()
+    content["run"] = directory.name
+    content["config"] = _without_folders(record.config)
+    if record.weights and isinstance(record.weights.get("source"), str):
+        content["weights"] = {**record.weights, "source": PurePath(record.weights["source"]).name}
+    content["command"] = _without_places(record.command)
     points = {name: len(curve) for name, curve in curves.items()}
-    record["published"] = {"max_points": MAX_POINTS, "points_before": points}
-    write_record(copy, record)
-    return copy
+    content["published"] = {"max_points": MAX_POINTS, "points_before": points}
+    return _Copy(Record.from_dict(content), _thinned_rows(curves), arrays)
 
 
-def shorten_arrays(copy: Path) -> None:
+def _arrays(directory: Path) -> dict[str, Arrays]:
+    found = {}
+    for name in array_names(directory):
+        try:
+            found[name] = load_arrays(directory, name)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{directory}: the arrays {name} are damaged ({type(error).__name__}).") from None
+    return found
+
+
+def _shorten(name: str, arrays: Arrays) -> Arrays:
     """Keep the mistakes that the report draws, and three digits of each confidence: they are most of a copy's size."""
-    if arrays_path(copy, "predictions").exists():
-        arrays = load_arrays(copy, "predictions")
-        write_arrays(copy, "predictions", **{**arrays, "confidence": arrays["confidence"].round(3)})
-    if arrays_path(copy, "mistakes").exists():
-        arrays = load_arrays(copy, "mistakes")
-        write_arrays(copy, "mistakes", **{name: values[:DRAWN_MISTAKES] for name, values in arrays.items()})
+    if name == "mistakes":
+        return {key: values[:DRAWN_MISTAKES] for key, values in arrays.items()}
+    if name == "predictions" and "confidence" in arrays:
+        return {**arrays, "confidence": arrays["confidence"].round(3)}
+    return arrays
+
+
+def _without_folders(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with folders of data and weights by their names alone, as a run's identity has them."""
+    found = {**config, "paths": NEUTRAL_PATHS}
+    for section, key in (place.split(".") for place in PLACES):
+        values = found.get(section) or {}
+        if isinstance(values.get(key), str):
+            found[section] = {**values, key: PurePath(values[key]).name}
+    return found
 
 
 def _without_places(command: str) -> str:
@@ -91,32 +170,14 @@ def _by_name(word: str) -> str:
     return f"{key}={PurePath(path).name}" if is_override else PurePath(path).name
 
 
-def _shorten_folder(config: dict[str, Any]) -> None:
-    """A folder of images by its name alone, as a run's identity has it."""
-    data = config["data"]
-    if "folder" in data:
-        config["data"] = {**data, "folder": PurePath(data["folder"]).name}
-
-
-def _hide_the_place_of_weights(record: dict[str, Any]) -> None:
-    """The name of a file or folder is enough: its content is in the record."""
-    model, started_from = record["config"].get("model") or {}, record.get("weights")
-    if model.get("weights"):
-        record["config"]["model"] = {**model, "weights": Path(model["weights"]).name}
-    if started_from:
-        record["weights"] = {**started_from, "source": Path(started_from["source"]).name}
-
-
-def _write_curves(path: Path, curves: Curves) -> None:
+def _thinned_rows(curves: Curves) -> Rows:
     """One row a step; a step at which nothing was kept has none."""
     rows: dict[int, dict[str, str]] = {}
     for name, curve in curves.items():
         for step, value in _thinned(curve):
             rows.setdefault(step, {})[name] = repr(value)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows({"step": step, **rows[step]} for step in sorted(rows))
+    header = list(dict.fromkeys([*COLUMNS, *curves]))
+    return header, [[str(step), *(rows[step].get(name, "") for name in header[1:])] for step in sorted(rows)]
 
 
 def _thinned(curve: list[tuple[int, float]]) -> list[tuple[int, float]]:

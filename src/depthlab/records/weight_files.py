@@ -51,13 +51,13 @@ def _last_checkpoint(folder: Path) -> Path:
     finished = [
         (directory, record)
         for directory in find_records(folder)
-        if (record := read_record(directory))["status"] == "finished"
+        if (record := read_record(directory)).status == "finished"
     ]
     if len(finished) != 1:
         names = ", ".join(directory.name for directory, _ in finished) or "none"
         raise InputError(f"model.weights={folder}: one finished run is expected below it; there is: {names}.")
     directory, record = finished[0]
-    path = directory / CHECKPOINTS / f"step-{record['steps']:08d}.ckpt"
+    path = directory / CHECKPOINTS / f"step-{record.steps:08d}.ckpt"
     if not path.exists():
         raise InputError(f"model.weights={folder}: {directory.name} has no checkpoint of its last step ({path.name}).")
     return path

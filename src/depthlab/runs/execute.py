@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from depthlab.config.hardware import Hardware, device_name, peak_memory_mib, use_threads
 from depthlab.config.schema import TrainConfig, as_dict
 from depthlab.errors import InputError
-from depthlab.records.checkpoints import load_newest
+from depthlab.records.checkpoints import load_newest, state_sha256
 from depthlab.records.journal import Journal
 from depthlab.runs.build import build_data, build_module, build_network, start_from
 from depthlab.runs.describe import describe_network, extensions_in_use, final_metrics
@@ -22,8 +22,12 @@ from depthlab.training.endings import Diverged, Interrupted, finite
 from depthlab.training.resume_state import load_errors
 
 if TYPE_CHECKING:
+    from lightning.pytorch import Callback
+
     from depthlab.config.identity import Identity
     from depthlab.data.datamodule import ImageDataModule
+    from depthlab.records.record import Record
+    from depthlab.runs.observer import Observer
     from depthlab.training.module import SupervisedModule
 
 
@@ -37,6 +41,7 @@ class RunInProgress:
         directory: the run's, held by this process or its first one.
         hardware: what this machine computes on.
         existing: the record of earlier segments; None where there are none.
+        observer: is told about the run.
         writes: False in the processes beside the first, which keep quiet.
     """
 
@@ -47,25 +52,27 @@ class RunInProgress:
         identity: Identity,
         directory: Path,
         hardware: Hardware,
-        existing: Any,
+        existing: Record | None,
+        observer: Observer | None,
         writes: bool,
     ) -> None:
         self.config = config
         self.directory = directory
+        self.observer = observer
         self.stopwatch = Stopwatch()
         self.state = load_newest(directory, writes) if existing or not writes else None
         self.first_step: int = self.state["step"] if self.state else 0
-        self.images_before = ((existing or {}).get("data") or {}).get("fingerprint")
+        self.images_before = existing.data.get("fingerprint") if existing else None
         self.journal = Journal(
             directory,
             identity,
             as_dict(config),
             command,
             device_name(config.trainer.accelerator, hardware),
-            use_threads(config.trainer, hardware, (existing or {}).get("num_threads")),
+            use_threads(config.trainer, hardware, existing.num_threads if existing else None),
             self.first_step,
             config.data.batch_size * config.trainer.accumulate_grad_batches,
-            existing or {},
+            existing,
             writes=writes,
         )
 
@@ -74,7 +81,9 @@ class RunInProgress:
         try:
             data, module = self._build()
             self._announce()
-            fit = Fit(self.config, self.directory, data, module, self.journal, self.stopwatch, self.state)
+            fit = Fit(
+                self.config, self.directory, data, module, self.journal, self.stopwatch, self.state, self._watchers()
+            )
             fit.train()
             fit.test()
             # A measured loss may be infinite while batch norm's averages are young: that is no divergence.
@@ -90,37 +99,52 @@ class RunInProgress:
             raise  # The run was refused before it started.
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
-            self._close("failed", self.journal.record["steps"], failure={"reason": reason})
+            self._close("failed", self.journal.record.steps, failure={"reason": reason})
             raise
-        results = {"metrics": final_metrics(module, fit.curves), "stopped_early": fit.stopped_early()}
-        self._close("finished", module.step, **results, metrics_ema=fit.ema_metrics())
+        self._close(
+            "finished",
+            module.step,
+            metrics=final_metrics(module, fit.curves),
+            stopped_early=fit.stopped_early(),
+            metrics_ema=fit.ema_metrics(),
+            weights_measured="last",
+            weights_sha256=state_sha256(module.network.state_dict()),
+        )
         return self._outcome("finished")
 
     def _build(self) -> tuple[ImageDataModule, SupervisedModule]:
-        config, record = self.config, self.journal.record
+        config = self.config
         for logger in config.loggers.values():
             logger.check_installed()
         data = build_data(config)
+        self._mark("data")
         network = build_network(config, data.image_spec, data.num_outputs, data.normalization)
-        record["data"] = data.describe()
-        record["task"] = config.task.describe(data.num_outputs, config.metrics)
-        record["extensions"] = extensions_in_use(config)
+        self._mark("network")
+        task = config.task.describe(data.num_outputs, config.metrics)
+        self.journal.update(data=data.describe(), task=task, extensions=extensions_in_use(config))
         self._check_same_images()
-        record["model"] = describe_network(config, network, data.image_spec)
+        self.journal.update(model=describe_network(config, network, data.image_spec))
         if self.state:
             with load_errors(self.state):
                 network.load_state_dict(self.state["network"])
         else:
-            record["weights"] = start_from(config, network)
+            self.journal.update(weights=start_from(config, network))
         module = build_module(config, network, data.num_outputs)
         module.step = self.first_step
         if config.trainer.compile:
             compile_training(module, config.trainer.accelerator)
         return data, module
 
+    def _mark(self, part: str) -> None:
+        if self.observer:
+            self.observer.mark(part)
+
+    def _watchers(self) -> list[Callback]:
+        return list(self.observer.callbacks()) if self.observer else []
+
     def _check_same_images(self) -> None:
         """A folder of images counts by its name, and the one of this name may be another now."""
-        now = self.journal.record["data"]
+        now = self.journal.record.data
         if self.state and self.images_before not in (None, now["fingerprint"]):
             raise InputError(
                 f"{now.get('folder', now['name'])}: these are not the images that this run began with "
@@ -132,8 +156,8 @@ class RunInProgress:
         self.journal.write()
         if not self.journal.writes:
             return
-        OmegaConf.save(OmegaConf.create(self.journal.record["config"]), self.directory / "config.yaml")
-        if len(self.journal.record["stretches"]) > 1:
+        OmegaConf.save(OmegaConf.create(self.journal.record.config), self.directory / "config.yaml")
+        if len(self.journal.record.segments) > 1:
             print(f"{self.directory.name}: continues from step {self.first_step:,}")
 
     def _close(self, status: str, step: int, **results: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from types import FrameType
 
 DONE = 0  # finished or diverged; which of the two is in the record
@@ -28,5 +29,6 @@ def stop_when_asked(also: tuple[signal.Signals, ...] = (signal.SIGINT,)) -> None
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    os.write(2, b"stopped; the same command goes on from the last checkpoint\n")  # print may be at work in this moment
+    with suppress(OSError):  # stderr may be closed
+        os.write(2, b"stopped; the same command goes on from the last checkpoint\n")  # print is not reentrant
     raise SystemExit(CONTINUE_ME)

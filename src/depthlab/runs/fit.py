@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import Logger
 
 from depthlab.config.schema import TrainConfig
 from depthlab.data.loaders import TrainBatches
 from depthlab.records.checkpoints import save_checkpoint
+from depthlab.records.directory import check_still_ours
 from depthlab.runs.build import build_chunks, build_trainer
 from depthlab.runs.callbacks import build_callbacks
 from depthlab.training.callbacks.checkpointing import StopRequest
@@ -41,6 +43,7 @@ class Fit:
         journal: is told of checkpoints.
         stopwatch: times the training.
         state: what the run continues from, None at its start.
+        watchers: callbacks after those of the run, which decide nothing.
     """
 
     def __init__(
@@ -52,12 +55,14 @@ class Fit:
         journal: Journal,
         stopwatch: Stopwatch,
         state: dict[str, Any] | None,
+        watchers: Sequence[Callback] = (),
     ) -> None:
         self.config = config
         self.directory = directory
         self.data = data
         self.module = module
         self.journal = journal
+        self.watchers = watchers
         self.plan = make_plan(config, data.num_images("train"), module.step)
         self._reason_before: str | None = (state or {}).get("stopped_early")
         self.stopwatch = stopwatch
@@ -94,6 +99,7 @@ class Fit:
         if trainer.should_stop and module.step < self.plan.max_steps:
             state["stopped_early"] = self._stop_reason()
         if trainer.is_global_zero:
+            check_still_ours(self.directory)
             flush_loggers(trainer.loggers)
             save_checkpoint(self.directory, module.step, state)
             self.journal.note(module.step, self.stopwatch)
@@ -125,7 +131,8 @@ class Fit:
             for line in [*self.journal.changes(), *([why_not] if why_not else [])]:
                 print(f"{self.directory.name}: {line}")
         loggers = self._build_loggers()
-        return build_trainer(self.config.trainer, self.directory, loggers, self.callbacks.all, clips=chunks is None)
+        callbacks = [*self.callbacks.all, *self.watchers]
+        return build_trainer(self.config.trainer, self.directory, loggers, callbacks, clips=chunks is None)
 
     def _step_in_chunks(self) -> None:
         """Have the updates made in chunks, which clip their gradients themselves."""

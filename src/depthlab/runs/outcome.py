@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from depthlab.config.identity import name_repetition
 from depthlab.config.schema import TrainConfig
-from depthlab.records.record import FILE_NAME, read_record
+from depthlab.records.metrics import describe as describe_task
+from depthlab.records.record import FILE_NAME, Record, read_record
 from depthlab.training.callbacks.progress import clock
 
 
@@ -23,7 +23,7 @@ class Outcome:
 
 def planned(config: TrainConfig, directory: Path) -> Outcome:
     """What a run would do, and where."""
-    status = read_record(directory)["status"] if (directory / FILE_NAME).exists() else "not started"
+    status = read_record(directory).status if (directory / FILE_NAME).exists() else "not started"
     trainer, repetition = config.trainer, name_repetition(config.seed, config.data.fold)
     line = (
         f"{config.model.name} {repetition}: {trainer.max_steps:,} steps on {config.data.name}, "
@@ -32,14 +32,14 @@ def planned(config: TrainConfig, directory: Path) -> Outcome:
     return Outcome("planned", line, directory)
 
 
-def describe(record: dict[str, Any], directory: Path) -> str:
+def describe(record: Record, directory: Path) -> str:
     """A record's run, how far it came and where it lies."""
-    repetition = name_repetition(record["seed"], record["config"].get("data", {}).get("fold"))
-    title, steps = f"{record['model'].get('name', '-')} {repetition}", f"{record['steps']:,} steps"
-    if record["status"] == "running":
+    repetition = name_repetition(record.seed, record.config.get("data", {}).get("fold"))
+    title, steps = f"{record.model.get('name', '-')} {repetition}", f"{record.steps:,} steps"
+    if record.status == "running":
         return f"{title}: stopped after {steps}; the same command continues it -> {directory}"
-    after = f"after {steps}, {clock(record.get('wall_seconds') or 0)} -> {directory}"
-    if record["status"] == "diverged":
+    after = f"after {steps}, {clock(record.wall_seconds or 0)} -> {directory}"
+    if record.status == "diverged":
         return f"{title}: diverged {after}"
-    error = record["metrics"].get("test/err")
-    return f"{title}: test error {'-' if error is None else f'{error:.2f} %'} {after}"
+    metric = describe_task(record).main
+    return f"{title}: test {metric.title} {metric.show(record.metrics.get(metric.key('test')))} {after}"

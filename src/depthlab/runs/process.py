@@ -9,28 +9,44 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from depthlab.config.output import outlive_output, prepare_streams
 from depthlab.errors import InputError
 from depthlab.records.directory import Held
 from depthlab.runs import exits
 from depthlab.runs.parent import die_with_parent
 
+if TYPE_CHECKING:
+    from depthlab.runs.observer import Observer
+
 FIRST_PROCESS = "DEPTHLAB_FIRST_PROCESS"  # the number of the one that starts the others of a data-parallel run
 
 
-def perform(tree: dict[str, object], command: str, directory: str | None = None) -> int:
+def perform(
+    tree: dict[str, object], command: str, directory: str | None = None, observer: Observer | None = None
+) -> int:
     """Check a resolved configuration, run it, print its line; the exit code of the process.
 
-    `directory` is the name that the run's directory had when the configuration was frozen.
+    Args:
+        tree: the configuration.
+        command: what a person types to get this run.
+        directory: the name that the run's directory had when the configuration was frozen.
+        observer: is told about the run; see `Observer`.
     """
     from depthlab.config.check import check
 
+    outlive_output()
     exits.stop_when_asked()  # until the first step and after the last one the checkpoints that there are suffice
     try:
         config = check(tree)
+        if observer:
+            observer.mark("command line")
         from depthlab.runs.run import run  # torch and Lightning take seconds to import; mistakes are found before
 
-        outcome = run(config, command, directory)
+        if observer:
+            observer.mark("imports")
+        outcome = run(config, command, directory, observer)
     except Held as error:
         print(f"error: {error}", file=sys.stderr)
         return exits.HELD
@@ -47,6 +63,7 @@ def perform(tree: dict[str, object], command: str, directory: str | None = None)
 
 def main() -> int:
     """Run the configuration file named on the command line."""
+    prepare_streams()
     if len(sys.argv) != 2:
         print(__doc__, file=sys.stderr)
         return exits.MISTAKE

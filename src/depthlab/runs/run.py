@@ -15,16 +15,18 @@ from depthlab.records.directory import claim, set_aside
 from depthlab.records.record import FILE_NAME, read_record
 from depthlab.records.weight_files import hash_weights
 from depthlab.runs.execute import RunInProgress
+from depthlab.runs.observer import Observer
 from depthlab.runs.outcome import Outcome, describe, planned
 
 
-def run(config: TrainConfig, command: str, expected: str | None = None) -> Outcome:
+def run(config: TrainConfig, command: str, expected: str | None = None, observer: Observer | None = None) -> Outcome:
     """Do what `config` says, unless it is done already; go on where an earlier start was cut off.
 
     Args:
         config: a checked configuration.
         command: what a person types to get this run, for the record.
         expected: the name of the run's directory, where that was known before.
+        observer: is told about the run; see `Observer`.
 
     Raises:
         InputError: what was asked for cannot be done here; nothing was overwritten.
@@ -43,19 +45,21 @@ def run(config: TrainConfig, command: str, expected: str | None = None) -> Outco
     if config.dry_run:
         return planned(config, directory)
     if not is_first_process():
-        status = RunInProgress(config, command, identity, directory, hardware, None, writes=False).execute().status
+        follower = RunInProgress(config, command, identity, directory, hardware, None, observer, writes=False)
+        status = follower.execute().status
         return Outcome(status, "", directory)  # the first process speaks for all
     with claim(directory):
         existing = read_record(directory) if (directory / FILE_NAME).exists() else None
-        is_done = existing is not None and existing["status"] in ("finished", "diverged")
+        is_done = existing is not None and existing.is_done
         if existing is not None and is_done and not config.rerun:
-            return Outcome(existing["status"], f"{describe(existing, directory)} (already finished)", directory)
+            return Outcome(existing.status, f"{describe(existing, directory)} (already finished)", directory)
         if is_done:
             print(f"{directory.name}: the run before is now {set_aside(directory)}")
             directory.mkdir()
             existing = None
         try:
-            return RunInProgress(config, command, identity, directory, hardware, existing, writes=True).execute()
+            mine = RunInProgress(config, command, identity, directory, hardware, existing, observer, writes=True)
+            return mine.execute()
         except InputError:
             with suppress(OSError):
                 directory.rmdir()  # made for this run, and still empty

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from depthlab.config.hardware import Hardware, probe_in_subprocess
+from depthlab.config.output import outlive_output
 from depthlab.runs import exits
 from depthlab.sweeps.devices import Devices, find_devices
 from depthlab.sweeps.job import RESULTS, Entry
@@ -55,6 +56,7 @@ def launch(
         InputError: something in the jobs is wrong; none was started.
     """
     exits.stop_when_asked(also=(signal.SIGHUP,))
+    outlive_output()
     console = _console()
     if len(requests) >= MANY:
         with readers_may_leave(console):

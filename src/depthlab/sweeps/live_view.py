@@ -11,12 +11,13 @@ from contextlib import contextmanager
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
+from depthlab.records.progress_file import TRAIN_ERROR, Progress, read_progress
 from depthlab.runs import exits
 from depthlab.sweeps.job import RESULTS, Entry, State
-from depthlab.sweeps.run_status import Progress, last_lines, read_progress
+from depthlab.sweeps.run_status import last_lines
 from depthlab.sweeps.runtime_estimate import Estimates, left, sweep_seconds
 
 LINE_EVERY_SECONDS = 30.0
@@ -131,7 +132,8 @@ class LiveTable(Lines):
 
 def jobs_table(entries: Sequence[Entry], rows: int) -> Table:
     """The jobs that are not done, those that run first, in at most `rows` rows."""
-    table = Table("run", "state", "device", "step", "train error", "time left", box=None, pad_edge=False)
+    title = next((progress.title for entry in entries if (progress := progress_of(entry))), TRAIN_ERROR)
+    table = Table("run", "state", "device", "step", Column(Text(title)), "time left", box=None, pad_edge=False)
     shown = sorted((entry for entry in entries if entry.state in ORDER), key=lambda entry: ORDER.index(entry.state))
     for entry in shown[:rows]:
         table.add_row(*_cells(entry), style=STYLES.get(entry.state))
@@ -152,9 +154,9 @@ def _cells(entry: Entry) -> list[str | Text]:
         progress = progress_of(entry)
         said = last_lines(entry.log, 1) if progress is None else []
         step = f"{progress.step:,} / {progress.max_steps:,}" if progress else Text(" ".join(said)[:40])
-        err = "-" if progress is None or progress.train_err is None else f"{progress.train_err:.2f} %"
+        value = Text(progress.show() if progress else "-")
         time_left = clock(progress.seconds_left if progress else None)
-        return [Text(entry.job.label), entry.state, str(entry.lease), step, err, time_left]
+        return [Text(entry.job.label), entry.state, str(entry.lease), step, value, time_left]
     why = Text(" | ".join([entry.reason, *entry.tail[-1:]]) if entry.reason else "")
     return [Text(entry.job.label), entry.state, why]
 
@@ -162,8 +164,8 @@ def _cells(entry: Entry) -> list[str | Text]:
 def _progress_text(progress: Progress | None) -> str:
     if progress is None:
         return "setting up"
-    err = "" if progress.train_err is None else f", train error {progress.train_err:.2f} %"
-    return f"step {progress.step:,}/{progress.max_steps:,}{err}, {clock(progress.seconds_left)} left"
+    value = "" if progress.value is None else f", {progress.title} {progress.show()}"
+    return f"step {progress.step:,}/{progress.max_steps:,}{value}, {clock(progress.seconds_left)} left"
 
 
 def _typical_seconds(entries: Sequence[Entry]) -> float | None:

@@ -27,10 +27,11 @@ SHOWN = 5  # mistakes; a wrong word in the command line is usually wrong in ever
 
 @dataclass(frozen=True)
 class Request:
-    """A job as Hydra composed it."""
+    """A job as Hydra composed it. `prefix` and `overrides` are the words that repeat it alone."""
 
     overrides: tuple[str, ...]
     composed: DictConfig
+    prefix: tuple[str, ...] = ("python", "train.py")
 
 
 def check_all(requests: Sequence[Request], hardware: Hardware) -> tuple[list[Job], list[str]]:
@@ -113,7 +114,7 @@ def _as_jobs(requests: Sequence[Request], configs: Sequence[TrainConfig]) -> lis
     for idx, (request, config, label) in enumerate(zip(requests, configs, named, strict=True)):
         identity = identify(hash_weights(flatten(as_dict(config))), config.trainer.devices)
         directory = Path(config.paths.log_dir) / config.name / identity.directory
-        command = shlex.join(["python", "train.py", *request.overrides])
+        command = shlex.join([*request.prefix, *request.overrides])
         jobs.append(Job(idx, label, command, config, identity, directory))
     return jobs
 

@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from depthlab.errors import InputError
 from depthlab.records.directory import is_held
-from depthlab.records.record import FILE_NAME, read_record
+from depthlab.records.record import FILE_NAME, Record, read_record
 from depthlab.runs import exits
 from depthlab.sweeps.job import Job, State
 
-PROGRESS = "progress.json"
 TAIL_BYTES = 16384
 ERROR = "error: "  # before what a command says last
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a running job is. What it has not said yet is None."""
-
-    step: int
-    max_steps: int
-    train_err: float | None
-    seconds_left: float | None
 
 
 def run_status(job: Job, repeat: bool) -> State:
@@ -41,15 +27,15 @@ def run_status(job: Job, repeat: bool) -> State:
         return State.HELD
     if not (job.directory / FILE_NAME).exists():
         return State.WAITING
-    status = read_record(job.directory)["status"]
+    status = read_record(job.directory).status
     done = {"finished": State.FINISHED, "diverged": State.DIVERGED}
     return State.WAITING if repeat else done.get(status, State.WAITING)
 
 
 def steps_done(job: Job) -> int:
     """The step from which a run goes on, as its record says."""
-    steps = _record(job.directory).get("steps")
-    return steps if isinstance(steps, int) else 0
+    record = _record(job.directory)
+    return record.steps if record else 0
 
 
 def classify_exit(code: int, job: Job, tail: Sequence[str], stopping: bool) -> tuple[State, str]:
@@ -58,40 +44,27 @@ def classify_exit(code: int, job: Job, tail: Sequence[str], stopping: bool) -> t
         return State.HELD, ""
     record = _record(job.directory)
     if code == exits.CONTINUE_ME:
-        steps = record.get("steps")
+        steps = record.steps if record else 0
         reason = f"stopped after the checkpoint of step {steps:,}" if steps else "stopped before its first checkpoint"
         return State.INTERRUPTED, reason
     if stopping and code < 0:
         return State.INTERRUPTED, "killed" if code == -signal.SIGKILL else "stopped while it set up"
-    status = record.get("status")
-    if code == exits.DONE and status in ("finished", "diverged"):
-        return State(status), ""
-    failure = record.get("failure")
-    if code == exits.FAILED and status == "failed" and isinstance(failure, dict):
-        return State.FAILED, str(failure.get("reason"))
+    status = record.status if record else None
+    if code == exits.DONE and record and record.is_done:
+        return State(record.status), ""
+    if code == exits.FAILED and status == "failed" and record and record.failure:
+        return State.FAILED, str(record.failure.get("reason"))
     said = next((line.removeprefix(ERROR) for line in reversed(tail) if line.startswith(ERROR)), None)
     return State.FAILED, said if said and code > 0 else _explain(code, status)
 
 
-def read_progress(directory: Path, since: float) -> Progress | None:
-    """What a running job last said of itself, or None if it has said nothing since `since`."""
-    path = directory / PROGRESS
-    try:
-        if path.stat().st_mtime < since:
-            return None
-        said: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return Progress(said["step"], said["max_steps"], said.get("train_err"), said.get("seconds_left"))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
 def last_lines(log: Path | None, count: int) -> list[str]:
     """The last lines of a log that are not empty; of a line that was drawn over itself, the last drawing."""
-    if log is None or not log.exists():
+    if log is None or not log.is_file():
         return []
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - TAIL_BYTES))
-        text = file.read().decode("utf-8", errors="replace")
+        text = file.read(TAIL_BYTES).decode("utf-8", errors="replace")
     lines = [line.rstrip().rpartition("\r")[2] for line in text.split("\n")]
     return [line for line in lines if line.strip()][-count:]
 
@@ -108,17 +81,17 @@ def link_log(log: Path, directory: Path) -> None:
         return
 
 
-def results(jobs: Sequence[Job]) -> list[dict[str, Any]]:
+def results(jobs: Sequence[Job]) -> list[Record]:
     """The records of those jobs that are done."""
     records = [_record(job.directory) for job in jobs]
-    return [record for record in records if record.get("status") in ("finished", "diverged")]
+    return [record for record in records if record and record.is_done]
 
 
-def _record(directory: Path) -> dict[str, Any]:
+def _record(directory: Path) -> Record | None:
     try:
         return read_record(directory)
     except InputError:
-        return {}
+        return None
 
 
 def _explain(code: int, status: str | None) -> str:

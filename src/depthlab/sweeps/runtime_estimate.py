@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from depthlab.errors import InputError
-from depthlab.records.record import find_records, read_record
+from depthlab.records.progress_file import Progress
+from depthlab.records.record import Record, find_records, read_record
+from depthlab.records.record_checks import MOST_STEPS
 from depthlab.sweeps.job import Entry, Job, State
-from depthlab.sweeps.run_status import Progress
 
 Kind = tuple[str, str, str]  # data, model, device
 DEVICES = {"gpu": "cuda"}  # what records call the accelerators
@@ -61,21 +62,26 @@ def read_estimates(log_dir: Path) -> Estimates:
     paces: dict[Kind, list[RunTimes]] = {}
     num_params: dict[str, int] = {}
     for record in _finished(log_dir):
-        try:
-            model = record["model"]["name"]
-            kind = record["data"]["name"], model, record["device"].partition(":")[0]
-            paces.setdefault(kind, []).append(_pace(record))
-            num_params[model] = record["model"]["num_params"]
-        except (KeyError, TypeError, ZeroDivisionError, AttributeError):
+        data, model = record.data.get("name"), record.model.get("name")
+        if not isinstance(data, str) or not isinstance(model, str):
             continue
-    return Estimates({kind: _typical(each) for kind, each in paces.items() if each}, num_params)
+        kind = data, model, (record.device or "").partition(":")[0]
+        pace = _pace(record)
+        if pace is not None:
+            paces.setdefault(kind, []).append(pace)
+        if record.model.get("num_params") is not None:
+            num_params[model] = record.model["num_params"]
+    return Estimates({kind: _typical(each) for kind, each in paces.items()}, num_params)
 
 
-def _pace(record: Mapping[str, Any]) -> RunTimes:
-    config = record["config"]
-    num_images = record["steps"] * config["data"]["batch_size"] * config["trainer"]["accumulate_grad_batches"]
-    training = sum(stretch["training_seconds"] for stretch in record["stretches"])
-    return RunTimes(training / num_images, max(0.0, record["wall_seconds"] - training))
+def _pace(record: Record) -> RunTimes | None:
+    """Seconds for an image and for all else, of the steps that the run took; None where the record has no times."""
+    data, trainer = record.config.get("data", {}), record.config.get("trainer", {})
+    counts = record.steps, data.get("batch_size"), trainer.get("accumulate_grad_batches")
+    if not all(type(count) is int and 0 < count <= MOST_STEPS for count in counts) or not record.segments:
+        return None
+    training = sum(segment.training_seconds for segment in record.segments)
+    return RunTimes(training / math.prod(counts), max(0.0, (record.wall_seconds or 0.0) - training))
 
 
 def _typical(paces: Sequence[RunTimes]) -> RunTimes:
@@ -106,13 +112,13 @@ def free_bytes(directory: Path) -> int:
     return shutil.disk_usage(existing).free
 
 
-def _finished(log_dir: Path) -> list[dict[str, Any]]:
+def _finished(log_dir: Path) -> list[Record]:
     found = []
     for directory in find_records(log_dir):
         try:
             record = read_record(directory)
         except InputError:
             continue
-        if record["status"] == "finished":
+        if record.status == "finished":
             found.append(record)
     return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -13,14 +12,14 @@ from rich.text import Text
 
 from depthlab.config.identity import name_repetition
 from depthlab.records.directory import holder
-from depthlab.records.record import FILE_NAME, read_record
+from depthlab.records.metrics import MetricInfo, common_metric, describe
+from depthlab.records.record import FILE_NAME, Record, read_record
 from depthlab.sweeps.job import RESULTS, Entry, State
 from depthlab.sweeps.live_view import clock
 from depthlab.sweeps.run_status import results
 from depthlab.sweeps.runtime_estimate import Estimates, free_bytes, sweep_seconds
 
-METRICS = ("test/err", "val/err", "train/err")
-Record = dict[str, Any]
+SPLITS = ("test", "val", "train")
 
 
 def plan_lines(entries: Sequence[Entry], known: Estimates, num_places: int) -> Iterator[str]:
@@ -44,17 +43,20 @@ def plan_lines(entries: Sequence[Entry], known: Estimates, num_places: int) -> I
 
 
 def results_table(entries: Sequence[Entry]) -> Table:
-    """One row a recipe: runs that differ in seed and fold alone, their errors as mean ± sample standard deviation."""
+    """One row a recipe: runs that differ in seed and fold alone, their metrics as mean ± sample standard deviation."""
+    groups = _by_recipe(entries)
+    common = common_metric([record for records in groups.values() for record in records])
     table = Table(box=None, pad_edge=False)
-    for name in ("model", "data", "runs", *(f"{name} %" for name in METRICS), "diverged"):
-        table.add_column(name, justify="left" if name in ("model", "data") else "right")
-    for recipe, records in _by_recipe(entries).items():
-        finished = [record for record in records if record["status"] == "finished"]
-        cells = [_mean(finished, name) for name in METRICS]
+    titles = [f"{common.key(split)} {common.unit}".rstrip() if common else split for split in SPLITS]
+    for name in ("model", "data", "runs", *titles, "diverged"):
+        table.add_column(Text(name), justify="left" if name in ("model", "data") else "right")
+    for recipe, records in groups.items():
+        finished = [record for record in records if record.status == "finished"]
+        metric = describe(records[0]).main
+        cells = [_mean(finished, metric, split, with_unit=common is None) for split in SPLITS]
         diverged = len(records) - len(finished)
-        table.add_row(
-            Text(recipe[0]), str(records[0]["data"].get("name", "-")), str(len(finished)), *cells, str(diverged or "-")
-        )
+        data = Text(str(records[0].data.get("name", "-")))
+        table.add_row(Text(recipe[0]), data, str(len(finished)), *(Text(cell) for cell in cells), str(diverged or "-"))
     return table
 
 
@@ -83,12 +85,12 @@ def _intention(entry: Entry) -> str:
         return "new"
     record = read_record(entry.job.directory)
     if entry.state is State.FINISHED:
-        return f"already finished, test error {_percent(record)}"
+        return f"already finished, {_test_result(record)}"
     if entry.state is State.DIVERGED:
-        return f"already diverged after {record['steps']:,} steps"
-    if entry.job.config.rerun and record["status"] in ("finished", "diverged"):
-        return f"{record['status']}, to be moved aside and repeated (rerun=true)"
-    return f"unfinished ({record['status']}, {record['steps']:,} steps), to be continued"
+        return f"already diverged after {record.steps:,} steps"
+    if entry.job.config.rerun and record.is_done:
+        return f"{record.status}, to be moved aside and repeated (rerun=true)"
+    return f"unfinished ({record.status}, {record.steps:,} steps), to be continued"
 
 
 def _by_recipe(entries: Sequence[Entry]) -> dict[tuple[str, str], list[Record]]:
@@ -102,18 +104,19 @@ def _by_recipe(entries: Sequence[Entry]) -> dict[tuple[str, str], list[Record]]:
     return groups
 
 
-def _mean(records: Sequence[Record], name: str) -> str:
-    values = [record["metrics"].get(name) for record in records]
+def _mean(records: Sequence[Record], metric: MetricInfo, split: str, with_unit: bool) -> str:
+    values = [record.metrics.get(metric.key(split)) for record in records]
     known = [value for value in values if value is not None]
     if not known or len(known) < len(values):
         return "-"
-    deviation = f" ± {statistics.stdev(known):.2f}" if len(known) > 1 else ""
-    return f"{statistics.fmean(known):.2f}{deviation}"
+    deviation = f" ± {metric.number(statistics.stdev(known))}" if len(known) > 1 else ""
+    unit = f" {metric.unit} {metric.title}".rstrip() if with_unit else ""
+    return f"{metric.number(statistics.fmean(known))}{deviation}{unit}"
 
 
-def _percent(record: Record) -> str:
-    value = record["metrics"].get("test/err")
-    return "-" if value is None else f"{value:.2f} %"
+def _test_result(record: Record) -> str:
+    metric = describe(record).main
+    return f"test {metric.title} {metric.show(record.metrics.get(metric.key('test')))}"
 
 
 def _size(size: int) -> str:

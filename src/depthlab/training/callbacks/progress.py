@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.status import Status
 
+from depthlab.records import progress_file
 from depthlab.training.callbacks.metric_logger import MetricLogger
 from depthlab.training.module import SupervisedModule
 from depthlab.training.plan import Plan
@@ -20,7 +20,6 @@ from depthlab.training.plan import Plan
 SHOW_EVERY_SECONDS = 0.2
 WRITE_EVERY_SECONDS = 1.0
 PRINT_EVERY_SECONDS = 30.0
-FILE_NAME = "progress.json"
 
 
 def clock(seconds: float | None) -> str:
@@ -43,7 +42,7 @@ class ProgressView(Callback):
         self, title: str, directory: Path, plan: Plan, curves: MetricLogger, metric: tuple[str, str, str]
     ) -> None:
         self.title = title
-        self.path = directory / FILE_NAME
+        self.directory = directory
         self.max_steps = plan.max_steps
         self.images_per_step = plan.images_per_step
         self.curves = curves
@@ -122,17 +121,12 @@ class ProgressView(Callback):
             self._write(module.step, images_per_second, seconds_left)
 
     def _write(self, step: int, images_per_second: float | None, seconds_left: float | None) -> None:
-        progress = {
-            "step": step,
-            "max_steps": self.max_steps,
-            "train_err": self.curves.latest.get(f"train/{self.metric[0]}"),
-            "images_per_second": images_per_second,
-            "seconds_left": seconds_left,
-            "updated_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        }
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        temporary.write_text(json.dumps(progress))
-        temporary.replace(self.path)  # whole, though not flushed to disk: it is worth a second
+        name, title, unit = self.metric
+        value = self.curves.latest.get(f"train/{name}")
+        progress = progress_file.Progress(
+            step, self.max_steps, value, f"train {title}", unit, images_per_second, seconds_left
+        )
+        progress_file.write_progress(self.directory, progress)
 
     def _close(self) -> None:
         if self._bar is not None:

@@ -1,0 +1,44 @@
+"""The command `depthlab`, also started as `python -m depthlab`."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+from depthlab.config.program import program_words
+
+COMMANDS = {
+    "train": "train a run or a sweep; --help lists groups, options and keys",
+    "report": "turn the records of sweeps into tables, figures and a page",
+    "status": "list runs with state, step, error and age",
+    "evaluate": "evaluate a finished run again, from its directory alone",
+    "publish": "copy the runs of a sweep into results/ and write their report there",
+    "show_batch": "save a training batch as a picture",
+}
+COMPLETION = "-sc"  # what the shell asks for, without the name of a command
+
+
+def main() -> int:
+    """Run the command named first; the exit code."""
+    name, arguments = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("--help", [])
+    program = " ".join(program_words(sys.argv))
+    if name == COMPLETION:
+        name, arguments = "train", sys.argv[1:]
+    if name in ("-h", "--help"):
+        print(_usage(program))
+        return 0
+    if name not in COMMANDS:
+        print(f"error: {name}: no such command.\n{_usage(program)}", file=sys.stderr)
+        return 2
+    code: int = import_module(f"depthlab.commands.{name}").main(arguments)
+    return code
+
+
+def _usage(program: str) -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {text}" for name, text in COMMANDS.items()]
+    return "\n".join([f"usage: {program} COMMAND ...", "", *lines, "", f"{program} COMMAND --help says more."])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""From which source published runs were made, and whether the files are the ones that were published."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from depthlab.records.atomic_files import replacing
+from depthlab.records.published_files import RECORDS
+from depthlab.records.record import Record, find_records, read_record
+
+MANIFEST = "manifest.json"
+HISTORY = "HISTORY.md"
+
+
+def dirty_runs(records: Sequence[Record]) -> list[Record]:
+    """Those of which some segment ran source that differed from its commit."""
+    return [record for record in records if any((git or {}).get("dirty") for git in _of_segments(record, "git"))]
+
+
+def sources(records: Sequence[Record]) -> list[str]:
+    """What tells the source of these runs apart: its fingerprints where all records have one, else its commits.
+
+    A change of comments makes another commit of the same source.
+    """
+    codes = [(code or {}).get("fingerprint") for record in records for code in _of_segments(record, "code")]
+    if codes and all(codes):
+        return list(dict.fromkeys(f"source {code}" for code in codes))
+    return commits(records)
+
+
+def commits(records: Sequence[Record]) -> list[str]:
+    """The commits that any segment of these runs ran, in the order of the runs; "unknown" outside a checkout."""
+    found = [(git or {}).get("commit") for record in records for git in _of_segments(record, "git")]
+    return list(dict.fromkeys(str(commit or "unknown") for commit in found))
+
+
+def warnings(records: Sequence[Record]) -> list[str]:
+    """What a page of these runs has to say of their source; nothing where all are of one committed source."""
+    lines = []
+    if dirty := dirty_runs(records):
+        lines.append(f"{len(dirty)} of {len(records)} records are of source that differed from its commit.")
+    if len(sources(records)) > 1:
+        named = ", ".join(commit[:12] for commit in commits(records))
+        lines.append(f"These records are of different source (commits {named}).")
+    if spanning := [record for record in records if len(commits([record])) > 1]:
+        names = ", ".join(str(record.run) for record in spanning)
+        lines.append(f"{len(spanning)} of them went on after a change of the source: {names}.")
+    return lines
+
+
+def make_manifest(results: Path) -> dict[str, Any]:
+    """For each published folder below `results` the number of runs, their commits, and the SHA-256 of each file."""
+    return {folder.relative_to(results).as_posix(): _entry(folder) for folder in published_folders(results)}
+
+
+def write_manifest(results: Path) -> None:
+    """Write manifest.json anew."""
+    text = json.dumps(make_manifest(results), indent=1) + "\n"
+    with replacing(results / MANIFEST) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def published_folders(results: Path) -> list[Path]:
+    """The published folders below `results`, in the order of their names."""
+    return sorted(path.parent for path in results.rglob(RECORDS))
+
+
+def _entry(folder: Path) -> dict[str, Any]:
+    records = [read_record(directory) for directory in find_records(folder)]
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        "runs": len(records),
+        "dirty": len(dirty_runs(records)),
+        "commits": commits(records),
+        "files": {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files},
+    }
+
+
+def _of_segments(record: Record, key: str) -> Iterator[Mapping[str, Any] | None]:
+    """A field of each segment and of the record itself."""
+    yield from (getattr(segment, key) for segment in record.segments)
+    yield getattr(record, key)
