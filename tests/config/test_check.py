@@ -7,16 +7,17 @@ import re
 from typing import Any
 
 import pytest
-from omegaconf import MISSING
 
-from depthlab.config.check import check, nearest
-from depthlab.config.identity import IDENTITY_DEFAULTS, flatten
+from depthlab.config.check import check
+from depthlab.config.identity import find_key, flatten
+from depthlab.config.nearest import nearest
 from depthlab.config.schema import as_dict, known_keys, steps_if_deep
 from depthlab.errors import InputError
 
 from ..conftest import compose_tree
 
 TREE = compose_tree("trainer=cpu")
+FLAT = flatten(TREE)
 OVERFIT = {"trainer__overfit_one_batch": True}
 
 
@@ -39,8 +40,13 @@ def refused(message: str, **changes: Any) -> None:
     assert len(str(caught.value).splitlines()) <= 3
 
 
+def as_checked(tree: dict[str, Any]) -> dict[str, Any]:
+    """What `check` makes of the default configuration: a network without a name is called by what it is."""
+    return {**tree, "model": {**tree["model"], "name": "resnet20"}}
+
+
 def test_what_is_checked_comes_back_unchanged() -> None:
-    assert as_dict(check(TREE)) == {key: value for key, value in TREE.items() if key != "hydra"}
+    assert as_dict(check(TREE)) == as_checked(TREE)
     assert check(as_dict(check(TREE))) == check(TREE)
 
 
@@ -160,42 +166,93 @@ def test_null_switches_off_what_can_be_switched_off(key: str) -> None:
     check(tree_with(**{key: None}))
 
 
-def is_required(key: str) -> bool:
-    """Not so for keys that came later: records made before them lack them, and have the neutral value."""
-    group, _, name = key.rpartition(".")
-    node = getattr(check(TREE), group) if group else check(TREE)
-    return bool(type(node).__dataclass_fields__[name].default == MISSING)
+# Keys of later versions: records made before them lack them, and have these values.
+LATER = {
+    "data.fold": None,
+    "data.num_folds": None,
+    "data.classes": None,
+    "data.images_per_class": None,
+    "augment.mixup": 0,
+    "augment.cutmix": 0,
+    "augment.color_jitter": 0,
+    "augment.random_erasing": 0,
+    "augment.label_smoothing": 0,
+    "model.weights": None,
+    "model.drop_classifier": False,
+    "model.freeze": "none",
+    "model.dropout": 0.0,
+    "model.two_stream": False,
+    "model.block": "basic",
+    "model.preactivation": False,
+    "model.stochastic_depth": 0.0,
+    "optimizer.backbone_lr_factor": 1.0,
+    "loss": None,
+}
+WITHOUT_DEFAULT = {"name", "rerun", "dry_run", "paths.data_dir", "paths.log_dir"}  # Hydra composes them
+# They do not make another run, so a configuration without them has their defaults.
+MAY_BE_ABSENT = {key for key in FLAT if key.startswith(("checkpoint.", "logger."))} | {
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.strategy",
+    "trainer.num_threads",
+    "trainer.profiler",
+    "trainer.compile",
+    "trainer.steps_per_replay",
+    "model.activation_checkpointing",
+}
 
 
-@pytest.mark.parametrize("key", sorted(key for key in flatten(TREE) if key in known_keys() and is_required(key)))
+def without(key: str) -> dict[str, Any]:
+    """The default configuration without a key."""
+    tree = copy.deepcopy(TREE)
+    *groups, last = key.split(".")
+    node: Any = tree
+    for group in groups:
+        node = node[group]
+    del node[last]
+    return tree
+
+
+@pytest.mark.parametrize("key", sorted(set(FLAT) & set(known_keys()) - set(LATER) - MAY_BE_ABSENT))
 def test_a_missing_key_is_named(key: str) -> None:
-    tree = copy.deepcopy(TREE)
-    *groups, last = key.split(".")
-    node: Any = tree
-    for group in groups:
-        node = node[group]
-    del node[last]
     with pytest.raises(InputError, match=rf"{re.escape(key)}( is missing|=None)"):
-        check(tree)
+        check(without(key))
+    info = find_key(key, FLAT)
+    assert info is None or not info.may_be_absent or key in WITHOUT_DEFAULT
 
 
-@pytest.mark.parametrize("key", sorted(set(flatten(TREE)) & set(IDENTITY_DEFAULTS)))
+@pytest.mark.parametrize("key", sorted(LATER))
 def test_a_key_that_an_older_record_lacks_has_its_neutral_value(key: str) -> None:
-    tree = copy.deepcopy(TREE)
-    node: Any = tree
-    *groups, last = key.split(".")
-    for group in groups:
-        node = node[group]
-    del node[last]
-    assert flatten(as_dict(check(tree)))[key] == IDENTITY_DEFAULTS[key] == flatten(TREE)[key]
+    assert flatten(as_dict(check(without(key))))[key] == LATER[key] == FLAT[key]
 
 
-@pytest.mark.parametrize(
-    "group", ["model", "data", "optimizer", "schedule", "trainer", "logger", "paths", "checkpoint"]
-)
+def test_no_other_key_of_these_components_may_be_absent() -> None:
+    infos = {key: find_key(key, FLAT) for key in FLAT}
+    found = {key for key, info in infos.items() if info is not None and info.may_be_absent}
+    groups = {"loss", "logger.tensorboard", "logger.wandb"}  # whether anything of a group is on
+    assert found | groups == set(LATER) | MAY_BE_ABSENT | WITHOUT_DEFAULT
+
+
+@pytest.mark.parametrize("key", sorted(MAY_BE_ABSENT))
+def test_a_key_that_does_not_identify_may_be_absent(key: str) -> None:
+    found = flatten(as_dict(check(without(key))))[key]
+    composed = {"trainer.accelerator": "auto", "logger.tensorboard": False}
+    assert found == composed.get(key, FLAT[key])
+
+
+@pytest.mark.parametrize("group", ["model", "data", "optimizer", "schedule", "trainer", "paths"])
 def test_a_missing_group_is_named(group: str) -> None:
     with pytest.raises(InputError, match=rf"^{group}\b.* is missing"):
         check({key: value for key, value in TREE.items() if key != group})
+
+
+@pytest.mark.parametrize("group", ["logger", "checkpoint", "augment", "task", "loss", "callbacks", "metrics"])
+def test_a_group_that_may_be_absent_has_its_defaults(group: str) -> None:
+    expected = copy.deepcopy(TREE)
+    if group == "logger":
+        expected[group]["tensorboard"] = False
+    found = as_dict(check({key: value for key, value in TREE.items() if key != group}))
+    assert found == as_checked(expected)
 
 
 @pytest.mark.parametrize("depth", [2, 7, 18, 21, 57])
@@ -205,7 +262,8 @@ def test_a_depth_that_is_not_6n_plus_2_is_refused_with_the_nearest(depth: int) -
 
 
 def test_a_network_cannot_carry_another_networks_name() -> None:
-    refused(r"model\.name=resnet20: this network is resnet56; type model=resnet56", model__depth=56)
+    message = r"model\.name=resnet20: this network is resnet56; type model=resnet56"
+    refused(message, model__depth=56, model__name="resnet20")
     refused(r"this network is resnet20", model__name="plain20")
     assert check(tree_with(model__depth=56, model__name="mine")).model.name == "mine"
 
@@ -213,7 +271,10 @@ def test_a_network_cannot_carry_another_networks_name() -> None:
 @pytest.mark.parametrize("name", ["", ".hidden", "a/b", "../x", "a b", "a\nb", "a:b"])
 @pytest.mark.parametrize("key", ["name", "model__name"])
 def test_names_are_plain_because_they_become_paths(key: str, name: str) -> None:
-    refused(r"use letters, digits", **{key: name})
+    if (key, name) == ("model__name", ""):
+        assert check(tree_with(model__name="", model__depth=56)).model.name == "resnet56"  # called by what it is
+    else:
+        refused(r"use letters, digits", **{key: name})
 
 
 @pytest.mark.parametrize(
@@ -233,9 +294,12 @@ def test_names_are_plain_because_they_become_paths(key: str, name: str) -> None:
         (r"data\.classes=.*each once", {"data__classes": ["cat", "dog", "cat"]}),
         (r"data\.images_per_class=0", {"data__images_per_class": 0}),
         (r"augment\.mixup=-0\.1: must not be negative", {"augment__mixup": -0.1}),
-        (r"augment\.color_jitter=1\.5", {"augment__color_jitter": 1.5}),
-        (r"augment\.random_erasing=2", {"augment__random_erasing": 2}),
-        (r"augment\.label_smoothing=1", {"augment__label_smoothing": 1}),
+        (r"augment\.color_jitter=1\.5: must be 1 or less", {"augment__color_jitter": 1.5}),
+        (r"augment\.random_erasing=2(\.0)?: must be 1 or less", {"augment__random_erasing": 2}),
+        (r"augment\.mixup: Value 'much'", {"augment__mixup": "much"}),
+        (r"augment\.label_smoothing=1(\.0)?: must be less than 1", {"augment__label_smoothing": 1}),
+        (r"model\.dropout=1(\.0)?: must be less than 1", {"model__dropout": 1}),
+        (r"model\.stochastic_depth=1(\.0)?: must be less than 1", {"model__stochastic_depth": 1}),
         (r"data\.batch_size=1: mixup and cutmix", {"data__batch_size": 1, "augment__cutmix": 1}),
         (r"augment\.mixup=0\.2 trainer\.overfit_one_batch=true: the objective", OVERFIT | {"augment__mixup": 0.2}),
         (r"augment\.label_smoothing=0\.1 trainer\.overfit", OVERFIT | {"augment__label_smoothing": 0.1}),
@@ -286,5 +350,5 @@ def test_the_warm_up_begins_at_its_depth(depth: int, steps: int) -> None:
 @pytest.mark.parametrize("key", ["beta1", "beta2"])
 def test_betas_are_less_than_one(key: str) -> None:
     tree = compose_tree("optimizer=adamw", f"optimizer.{key}=1")
-    with pytest.raises(InputError, match=rf"optimizer\.{key}=1\.0: less than 1"):
+    with pytest.raises(InputError, match=rf"optimizer\.{key}=1\.0: must be less than 1"):
         check(tree)

@@ -99,7 +99,7 @@ def test_this_machine_is_described_alike_from_another_process() -> None:
 def test_a_machine_that_cannot_be_looked_at_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     failed = subprocess.CompletedProcess([], 1, "", "Traceback ...\nRuntimeError: the driver is too old\n")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
-    with pytest.raises(InputError, match=r"the driver is too old\nTry: .*depthlab\.hardware"):
+    with pytest.raises(InputError, match=r"the driver is too old\nTry: .*-m depthlab\.config\.hardware"):
         probe_in_subprocess()
 
 

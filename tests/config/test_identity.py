@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from depthlab.config import identity
 from depthlab.config.check import check
 from depthlab.config.identity import flatten, identify
+from depthlab.config.registry import register
 from depthlab.config.schema import as_dict
+from depthlab.config.spec import key
+from depthlab.models.spec import ModelSpec
+from depthlab.records.record import find_records, read_record
 
-from ..conftest import compose_tree
+from ..conftest import ROOT, compose_tree
 
 FIXED = ("trainer=cpu", "trainer.precision=32-true")
 # Where, by whom and for whom, as issue and README say: these never make another run.
@@ -89,12 +94,24 @@ def test_the_order_of_keys_does_not_count() -> None:
     assert identify(dict(reversed(CONFIG.items())), 1) == identify(CONFIG, 1)
 
 
-def test_a_later_key_at_its_neutral_value_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(identity.IDENTITY_DEFAULTS, "model.width", 1)
-    assert identify({**CONFIG, "model.width": 1}, 1) == identify(CONFIG, 1)
-    assert identify({**CONFIG, "model.width": 2}, 1).run != identify(CONFIG, 1).run
-    monkeypatch.setitem(identity.IDENTITY_DEFAULTS, "data.val_size", 0)  # another key's neutral value is not this one's
-    assert identify({**CONFIG, "model.width": 0}, 1).run != identify(CONFIG, 1).run
+@register("model", "widening")
+@dataclass(frozen=True)
+class Widening(ModelSpec):
+    """A network whose keys came one after the other."""
+
+    width: int = key(1, identity_default=1, help="came later")
+    height: int = key(0, identity_default=0, help="came later")
+    watched: int = key(0, identity=False, help="does not count")
+
+
+def test_a_later_key_at_its_neutral_value_does_not_count() -> None:
+    before = {**CONFIG, "model.family": "widening"}
+    assert identify({**before, "model.width": 1}, 1) == identify(before, 1)
+    assert identify({**before, "model.width": 2}, 1).run != identify(before, 1).run
+    # The neutral value of another key, or of another component's key, is not that of this one.
+    assert identify({**before, "model.width": 0}, 1).run != identify(before, 1).run
+    assert identify({**CONFIG, "model.width": 1}, 1).run != identify(CONFIG, 1).run
+    assert identify({**before, "model.watched": 7}, 1) == identify(before, 1)
 
 
 def test_a_precision_that_is_not_resolved_is_refused() -> None:
@@ -119,3 +136,87 @@ def test_a_folder_counts_by_its_name_and_not_by_where_it_lies() -> None:
 
 def test_seed_0_is_a_seed() -> None:
     assert identify({**CONFIG, "seed": 0}, 1).directory.startswith("cifar10-resnet20-seed0-")
+
+
+RECORDS = sorted(find_records(ROOT / "results"))
+
+
+@pytest.mark.parametrize("directory", RECORDS, ids=lambda path: f"{path.parent.name}-{path.name}")
+def test_a_published_run_keeps_its_name(directory: Path) -> None:
+    record = read_record(directory)
+    config = flatten(record.config)
+    weights = record.get("weights")
+    if config.get("model.weights") is not None:
+        assert weights is not None
+        config["model.weights"] = weights["content"]
+    config["trainer.precision"] = record["precision"]
+    found = identify(config, record["num_processes"])
+    assert (found.directory, found.run, found.recipe) == (directory.name, record["run"], record["recipe"])
+
+
+@pytest.mark.parametrize("directory", RECORDS, ids=lambda path: f"{path.parent.name}-{path.name}")
+def test_a_published_run_keeps_its_name_when_it_is_typed_again(directory: Path) -> None:
+    """The keys that came since are in its configuration now, and those of components that are off."""
+    record = read_record(directory)
+    again = flatten(as_dict(check(record.config)))
+    again["trainer.precision"] = record["precision"]
+    if again["model.weights"] is not None:
+        again["model.weights"] = (record.get("weights") or {})["content"]
+    assert identify(again, record["num_processes"]).directory == directory.name
+
+
+def test_every_published_run_is_among_them() -> None:
+    assert len(RECORDS) > 250
+    assert any(read_record(directory).get("weights") for directory in RECORDS)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("task=classification",),
+        ("callbacks=lr_monitor",),
+        ("callbacks=[lr_monitor,model_summary]",),
+        ("callbacks=lr_monitor", "callbacks.lr_monitor.log_momentum=true"),
+        ("logger=csv",),
+        ("augment.mixup=0",),
+        ("loss=null",),
+    ],
+    ids=" ".join,
+)
+def test_what_only_watches_and_defaults_of_later_groups_do_not_count(overrides: tuple[str, ...]) -> None:
+    assert identify(composed(*overrides), 1) == identify(CONFIG, 1)
+
+
+def test_what_a_run_learns_counts_and_each_value_of_it() -> None:
+    changes: list[tuple[str, ...]] = [
+        ("loss=focal",),
+        ("loss=focal", "loss.gamma=1"),
+        ("metrics=err_top5",),
+        ("callbacks=ema",),
+        ("callbacks=ema", "callbacks.ema.decay=0.9"),
+        ("callbacks=early_stopping",),
+        ("callbacks=[ema,early_stopping]",),
+        ("augment.mixup=0.2",),
+        ("augment.label_smoothing=0.1",),
+    ]
+    runs = {identify(composed(*overrides), 1).run for overrides in [(), *changes]}
+    assert len(runs) == 1 + len(changes)
+    recipes = {identify(composed(*overrides), 1).recipe for overrides in [(), *changes]}
+    assert len(recipes) == 1 + len(changes)
+
+
+def test_a_task_that_is_not_the_default_counts() -> None:
+    regression = {**CONFIG, "task.name": "regression"}
+    assert identify(regression, 1).run != identify(CONFIG, 1).run
+    assert identify({key: value for key, value in CONFIG.items() if key != "task.name"}, 1) == identify(CONFIG, 1)
+
+
+def test_a_component_that_is_not_installed_counts_with_all_its_keys() -> None:
+    unknown = {**CONFIG, "callbacks.far_away.strength": 1}
+    assert identify(unknown, 1).run != identify(CONFIG, 1).run
+    assert identify({**unknown, "callbacks.far_away.strength": 2}, 1).run != identify(unknown, 1).run
+
+
+def test_a_callback_without_keys_counts_where_it_is_on() -> None:
+    switch = {**CONFIG, "callbacks.far_away": True}
+    assert identify(switch, 1).run != identify(CONFIG, 1).run

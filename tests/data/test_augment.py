@@ -13,11 +13,12 @@ from torchvision.transforms.v2 import functional as tv
 
 from depthlab.data import augment
 from depthlab.data.augment import OFF, Augmentation, Augmenter, Box, erased_boxes, jitter_factors, mixtures
-from depthlab.data.datamodule import SPLITS, Batch, ImageDataModule
+from depthlab.data.batch import SPLITS, Batch
+from depthlab.data.datamodule import ImageDataModule
 from depthlab.data.device_images import DeviceImages, Normalization, jitter
 from depthlab.data.train_stream import TrainStream
 
-from .test_datamodule import _small_source, module  # noqa: F401  # a fixture that puts a small source in place
+from .test_datamodule import module
 
 CPU = torch.device("cpu")
 KINDS = [

@@ -7,8 +7,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from depthlab.data.batch import Batch
 from depthlab.data.batch_preview import CAPTION, GAP, draw_rows
-from depthlab.data.datamodule import Batch
 from depthlab.data.device_images import fit_normalization
 
 MARGIN = 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,27 +12,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from depthlab.data import datamodule
-from depthlab.data.datamodule import SPLITS, Batch, EvalBatches, ImageDataModule, TrainBatches
-from depthlab.data.sources import ImageSource, read_cifar10
+from depthlab.config.check import check
+from depthlab.config.registry import lookup
+from depthlab.data.augment import OFF, Augmentation
+from depthlab.data.batch import SPLITS, Batch
+from depthlab.data.datamodule import ImageDataModule
+from depthlab.data.loaders import EvalBatches, TrainBatches
+from depthlab.data.source import ImageSource
+from depthlab.data.sources import read_cifar10, read_digits
+from depthlab.data.spec import DataSpec, ImagesSpec
 from depthlab.data.splits import stratified_split
+from depthlab.runs.build import build_data
 from depthlab.errors import InputError
 
 CPU = torch.device("cpu")
-ARGUMENTS: dict[str, Any] = {
-    "name": "digits",
-    "data_dir": Path(),
-    "seed": 1,
-    "val_size": 20,
-    "split_seed": 0,
-    "batch_size": 8,
-    "eval_batch_size": 7,
-    "crop_padding": 2,
-    "flip": True,
-    "normalization": "per_pixel",
-    "last_batch": "wrap",
-    "test_curve": False,
-}
+KEYS: dict[str, Any] = {"batch_size": 8, "eval_batch_size": 7, "crop_padding": 2, "flip": True}
 
 
 def small_source() -> ImageSource:
@@ -43,17 +38,32 @@ def small_source() -> ImageSource:
     return ImageSource(train, labels[:70], test, labels[70:], tuple("abcde"))
 
 
-@pytest.fixture(autouse=True)
-def _small_source(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    if "real_data" not in request.keywords:
-        monkeypatch.setitem(datamodule.SOURCES, "digits", lambda data_dir: small_source())
+@dataclass(frozen=True)
+class SmallImages(DataSpec):
+    """`small_source` as a data set; not registered."""
+
+    registered = "digits"
+
+    def read(self, data_dir: Path) -> ImageSource:
+        return small_source()
 
 
-def module(processes: int = 1, rank: int = 0, **changes: Any) -> ImageDataModule:
-    """A data module as process `rank` of `processes` has it."""
-    data = ImageDataModule(**{**ARGUMENTS, **changes})
+def module(
+    processes: int = 1,
+    rank: int = 0,
+    seed: int = 1,
+    augmentation: Augmentation = OFF,
+    frozen: bool = False,
+    spec: type[ImagesSpec] = SmallImages,
+    data_dir: Path = Path(),
+    **keys: Any,
+) -> ImageDataModule:
+    """A data module as process `rank` of `processes` has it, its images read; `keys` are those of the spec."""
+    held_out = {"val_size": 20} if issubclass(spec, DataSpec) else {}
+    data = ImageDataModule(spec(**{**KEYS, **held_out, **keys}), data_dir, seed, augmentation, frozen)
     if processes > 1:
         data.trainer = SimpleNamespace(world_size=processes, global_rank=rank)  # type: ignore[assignment]
+    data.setup()
     return data
 
 
@@ -205,9 +215,9 @@ def test_training_goes_through_every_number_once_and_pauses_after_each_span(
 
 def test_the_training_loader_takes_what_it_was_told_to() -> None:
     data = module()
-    with pytest.raises(RuntimeError, match="take"):
+    with pytest.raises(RuntimeError, match="train_loader"):
         data.train_dataloader()
-    data.take(3, 6, 2)
+    data.train_loader = TrainBatches(3, 6, 2)
     loader = data.train_dataloader()
     assert [list(loader), list(loader), list(loader)] == [[3], [4, 5], []]
 
@@ -232,7 +242,7 @@ def test_more_images_than_there_are_is_refused_by_name(change: dict[str, int], m
 
 def test_the_last_image_can_be_trained_on_and_one_batch_can_be_everything() -> None:
     assert module(val_size=69, batch_size=1).num_images("train") == 1
-    assert module(batch_size=50).batch_size == 50
+    assert module(batch_size=50).spec.batch_size == 50
 
 
 def test_shape_and_classes_follow_from_the_data() -> None:
@@ -244,7 +254,8 @@ def test_shape_and_classes_follow_from_the_data() -> None:
 @pytest.mark.slow
 @pytest.mark.real_data
 def test_the_network_receives_real_cifar10_centred_by_its_training_images(data_dir: Path) -> None:
-    changes = {"name": "cifar10", "data_dir": data_dir, "eval_batch_size": 1000, "crop_padding": 4}
+    cifar10: Any = lookup("data", "cifar10")
+    changes = {"spec": cifar10, "data_dir": data_dir, "eval_batch_size": 1000, "crop_padding": 4}
     data = module(**changes, val_size=5000, batch_size=128)
     assert [data.num_images(split) for split in SPLITS] == [45_000, 5_000, 10_000]
     for split in ("train", "val"):

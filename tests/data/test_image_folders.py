@@ -11,29 +11,39 @@ import pytest
 import torch
 from PIL import Image
 
-from depthlab.data.datamodule import SPLITS, ImageDataModule
+from depthlab.config.registry import lookup
+from depthlab.data.batch import SPLITS
+from depthlab.data.datamodule import ImageDataModule
 from depthlab.data.device_images import DeviceImages
 from depthlab.data.image_files import FileImages, decode
-from depthlab.data.image_folders import ImageFolder
 from depthlab.data.streamed_images import MOST_PENDING, StreamedImages
 from depthlab.errors import InputError
 
 from .official import write_folder
-from .test_datamodule import ARGUMENTS
+from .test_datamodule import module as module_of
 
 CPU = torch.device("cpu")
 DIVIDED = {"train/rose": 6, "train/tulip": 5, "val/rose": 2, "val/tulip": 1, "test/rose": 3, "test/tulip": 2}
 
 
-def folder(root: Path, **changes: Any) -> ImageFolder:
-    defaults = {"image_size": None, "val_fraction": 0.25, "test_fraction": 0.2, "memory_limit_gib": 1.0}
-    arguments: dict[str, Any] = {"folder": str(root), "data_dir": root.parent, "num_workers": 2, **defaults, **changes}
-    return ImageFolder(**arguments)
+KEYS = {
+    "image_size": None,
+    "val_fraction": 0.25,
+    "test_fraction": 0.2,
+    "memory_limit_gib": 1.0,
+    "num_workers": 2,
+    "batch_size": 4,
+    "normalization": "per_pixel",
+}
 
 
-def module(root: Path, changes: dict[str, Any] | None = None, **of_folder: Any) -> ImageDataModule:
-    arguments = {**ARGUMENTS, "name": "image_folder", "val_size": 0, "batch_size": 4, **(changes or {})}
-    return ImageDataModule(**arguments, folder=folder(root, **of_folder))
+def module(
+    root: Path, changes: dict[str, Any] | None = None, data_dir: Path | None = None, **of_folder: Any
+) -> ImageDataModule:
+    """The data module of data=image_folder, its images read."""
+    keys: dict[str, Any] = {"folder": str(root), **KEYS, **(changes or {}), **of_folder}
+    spec: Any = lookup("data", "image_folder")
+    return module_of(spec=spec, data_dir=data_dir or root.parent, **keys)
 
 
 def test_train_val_and_test_are_read_from_their_folders(tmp_path: Path) -> None:

@@ -7,12 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from depthlab.data.datamodule import SPLITS, ImageDataModule
+from depthlab.data.batch import SPLITS
+from depthlab.data.datamodule import ImageDataModule
 from depthlab.data.selection import Selection, choose_classes
-from depthlab.data.sources import ImageSource
+from depthlab.data.source import ImageSource
 from depthlab.errors import InputError
 
-from .test_datamodule import _small_source, module, small_source  # noqa: F401  # a fixture that puts the source in place
+from .test_datamodule import module, small_source
 
 
 def held(data: ImageDataModule, split: str) -> list[bytes]:

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import pytest
 import torch
-from depthlab.optim.optimizers import OPTIMIZERS, build_adamw, build_sgd, parameter_groups
 from torch import Tensor, nn
 
+from depthlab.config.registry import lookup
 from depthlab.models import cifar_net
+from depthlab.optim.parameter_groups import parameter_groups
+from depthlab.optim.spec import OptimizerSpec
+
+from ..conftest import Compose
 
 GRADIENTS = (torch.tensor([[1.0, -2.0]]), torch.tensor([[0.5, 3.0]]))
+
+
+def build(name: str, network: nn.Module, **keys: object) -> torch.optim.Optimizer:
+    """The optimiser that the configuration `optimizer=name` with these keys makes for a network."""
+    spec = lookup("optimizer", name)(**keys)
+    assert isinstance(spec, OptimizerSpec)
+    groups = parameter_groups(network, spec.weight_decay, spec.decay_norm_and_bias, spec.backbone_lr_factor)
+    return spec.build(groups, fused=False)
 
 
 def weights_after(optimizer_of: str, **arguments: object) -> list[Tensor]:
     """The weights of a 2-to-1 linear layer before and after two updates by GRADIENTS."""
     layer = nn.Linear(2, 1, bias=False)
     nn.init.constant_(layer.weight, 0.5)
-    optimizer = OPTIMIZERS[optimizer_of](layer, fused=False, **arguments, decay_norm_and_bias=True)
+    optimizer = build(optimizer_of, layer, **arguments, decay_norm_and_bias=True)
     weights = [layer.weight.detach().clone()]
     for gradient in GRADIENTS:
         layer.weight.grad = gradient.clone()
@@ -73,12 +85,38 @@ def test_norms_and_biases_can_be_spared() -> None:
 
 
 @pytest.mark.parametrize(
-    "optimizer",
+    ("name", "keys"),
     [
-        build_sgd(nn.Linear(2, 2), False, 0.3, 0.9, False, 0.01, False),
-        build_adamw(nn.Linear(2, 2), False, 0.3, 0.9, 0.999, 1e-8, 0.01, False),
+        ("sgd", {"momentum": 0.9, "nesterov": False}),
+        ("adamw", {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}),
     ],
 )
-def test_groups_reach_the_optimiser(optimizer: torch.optim.Optimizer) -> None:
+def test_groups_reach_the_optimiser(name: str, keys: dict[str, object]) -> None:
+    optimizer = build(name, nn.Linear(2, 2), lr=0.3, weight_decay=0.01, decay_norm_and_bias=False, **keys)
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.01, 0.0]
     assert {group["lr"] for group in optimizer.param_groups} == {0.3}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("sgd", {"lr": 0.1, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0001, "decay_norm_and_bias": True}),
+        ("adamw", {"lr": 0.001, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.05}),
+    ],
+)
+def test_options_have_the_defaults_that_their_files_had(
+    compose_config: Compose, name: str, expected: dict[str, object]
+) -> None:
+    config = compose_config(f"optimizer={name}")
+    found = config.optimizer.values()
+    assert found | expected == found
+    assert found["decay_norm_and_bias"] is (name == "sgd")
+
+
+def test_the_backbone_gets_a_part_of_the_rate_and_the_classifier_all_of_it() -> None:
+    network = cifar_net(8)
+    optimizer = build("sgd", network, lr=0.2, backbone_lr_factor=0.1)
+    slow, full = optimizer.param_groups
+    assert slow["lr_factor"] == 0.1
+    assert "lr_factor" not in full
+    assert {id(p) for p in full["params"]} == {id(p) for p in network.fc.parameters()}

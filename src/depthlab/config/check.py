@@ -134,30 +134,37 @@ def _typed(cls: Any, node: Any, prefix: str, defaults: bool = False) -> Any:
             raise InputError(f"{dotted}{empty[0]} is missing from the configuration.")
         return OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
-        name = f"{dotted}{error.full_key or error.key}"
+        name = _full_name(prefix, cls, str(error.full_key or error.key))
         reason = (error.msg or str(error)).splitlines()[0]
         raise InputError(f"{name}: {reason}.") from None
+
+
+def _full_name(prefix: str, cls: Any, name: str) -> str:
+    """The name under which a configuration has a key: a component's only key has that of the component."""
+    if getattr(cls, "main", None) == name and list(keys_of(cls)) == [name]:
+        return prefix
+    return f"{prefix}.{name}" if prefix else name
 
 
 def check_values(config: TrainConfig) -> None:
     """Refuse values out of range, unknown choices and keys that contradict each other, by name."""
     for prefix, holder in _holders(config):
         for name, info in keys_of(type(holder)).items():
-            _check_value(f"{prefix}{name}", info, getattr(holder, name))
+            _check_value(_full_name(prefix, type(holder), name), info, getattr(holder, name))
         if isinstance(holder, Spec):
             holder.check()
     check_combinations(config)
 
 
 def _holders(config: TrainConfig) -> list[tuple[str, Any]]:
-    """Everything that holds keys, with what stands before their names."""
-    found: list[tuple[str, Any]] = [(f"{section}.", getattr(config, section)) for section in SECTIONS]
+    """Everything that holds keys, with the group or component that it is."""
+    found: list[tuple[str, Any]] = [(section, getattr(config, section)) for section in SECTIONS]
     for group in groups().values():
         held = getattr(config, PLACES.get(group.name, group.name))
         if group.selector is None:
-            found += [(f"{group.name}.{name}.", spec) for name, spec in held.items()]
+            found += [(f"{group.name}.{name}", spec) for name, spec in held.items()]
         elif held is not None:
-            found.append((f"{group.name}.", held))
+            found.append((group.name, held))
     run_keys = RunKeys(**{f.name: getattr(config, f.name) for f in fields(RunKeys)})
     return [("", run_keys), *found]
 

@@ -53,13 +53,13 @@ def _check_trainer(config: TrainConfig) -> None:
 
 
 def _check_augmentations(config: TrainConfig) -> None:
-    augment = dict.fromkeys(config.augmentations, "on") | (
-        {"label_smoothing": f"{config.augment.label_smoothing}"} if config.augment.label_smoothing else {}
-    )
-    for name in augment:
+    augment = {name: spec.to_value(spec) for name, spec in config.augmentations.items()}
+    if config.augment.label_smoothing:
+        augment["label_smoothing"] = config.augment.label_smoothing
+    for name, value in augment.items():
         if config.trainer.overfit_one_batch:
             raise InputError(
-                f"augment.{name} trainer.overfit_one_batch=true: the objective is to learn one batch as it is, "
+                f"augment.{name}={value} trainer.overfit_one_batch=true: the objective is to learn one batch as it is, "
                 f"every image its own label. Set augment.{name}=0."
             )
     mixing = [name for name, spec in config.augmentations.items() if spec.stage == "mix"]

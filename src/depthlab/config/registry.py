@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import ModuleType
 from typing import TypeVar
 
 import depthlab
@@ -31,8 +30,6 @@ from depthlab.errors import InputError
 NAMESPACE = "depthlab_extensions"
 ENTRY_POINTS = "depthlab.extensions"
 S = TypeVar("S", bound=Spec)
-
-RESERVED = ("family", "registered", "values", "check")
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ def register(group: str, name: str) -> Callable[[type[S]], type[S]]:
         found = _groups[group]
         file = sys.modules[spec.__module__].__file__ or spec.__module__
         other = found.components.get(name)
-        if other is not None and other.file != file:
+        if other is not None and (other.file, other.spec.__qualname__) != (file, spec.__qualname__):
             found.duplicates[name] = (
                 f"{group} {name!r} is registered twice, in {other.file} and in {file}. Rename one of the two."
             )
@@ -121,10 +118,10 @@ def _check_registration(group: str, name: str, spec: type[Spec]) -> None:
     if not (isinstance(spec, type) and issubclass(spec, base)):
         raise InputError(f"@register({group!r}, {name!r}): the class must derive from {base.__name__}.")
     check_declaration(spec, name)
-    selector = _groups[group].selector
-    for taken in (*RESERVED, *([selector] if selector else [])):
-        if taken in keys_of(spec):
-            raise InputError(f"{spec.__module__}.{spec.__qualname__}: the key {taken!r} is taken. Rename it.")
+    taken = {_groups[group].selector, *dir(base)} - {*keys_of(base)}  # what Depthlab asks every spec of the group for
+    for key in keys_of(spec):
+        if key in taken:
+            raise InputError(f"{spec.__module__}.{spec.__qualname__}: the key {key!r} is taken. Rename it.")
 
 
 def groups() -> dict[str, Group]:
@@ -230,6 +227,9 @@ def _failure(extension: Extension, error: BaseException) -> str:
     """A line with the file and line of the extension, not of ours, at which its import failed."""
     frames = traceback.extract_tb(error.__traceback__)
     theirs = [frame for frame in frames if "importlib" not in frame.filename and not _is_ours(frame.filename)]
+    if theirs:  # the libraries that it calls, such as dataclasses, are not where the mistake is
+        folder = Path(theirs[0].filename).parent
+        theirs = [frame for frame in theirs if Path(frame.filename).is_relative_to(folder)]
     place = f"{theirs[-1].filename}:{theirs[-1].lineno}: " if theirs else ""
     if isinstance(error, SyntaxError) and error.filename:
         place = f"{error.filename}:{error.lineno}: "
@@ -240,10 +240,3 @@ def _failure(extension: Extension, error: BaseException) -> str:
 
 def _is_ours(filename: str) -> bool:
     return Path(filename).is_relative_to(Path(__file__).resolve().parent.parent)
-
-
-def forget(module: ModuleType) -> None:
-    """Remove what a module registered; for tests that register components of their own."""
-    for group in _groups.values():
-        for name in [name for name, each in group.components.items() if each.spec.__module__ == module.__name__]:
-            del group.components[name]

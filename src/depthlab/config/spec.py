@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING as NO_DEFAULT
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 from omegaconf import MISSING
@@ -60,9 +59,14 @@ def key(default: Any = MISSING, *, help: str, composed: Any = _UNSET, **rules: A
         default: its value where nothing is said; without one the key must be given.
         help: what it means, in a line.
         composed: see `Key`, as the other arguments.
+
+    Raises:
+        InputError: the default is mutable.
     """
     info = Key(help, default if composed is _UNSET else composed, **rules)
     metadata = {_KEY: info}
+    if isinstance(default, list | dict | set):
+        raise InputError(f"key({default!r}, ...): the default is mutable. Give a tuple for a list.")
     if isinstance(default, tuple):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -111,19 +115,11 @@ def check_declaration(cls: type, name: str) -> None:
         InputError: names the class, the key and what is missing.
     """
     where = f"{cls.__module__}.{cls.__qualname__}, registered as {name!r}"
-    annotations = {base: vars(base).get("__annotations__", {}) for base in cls.__mro__}
-    for attribute, value in vars(cls).items():
-        if isinstance(value, Field) and attribute not in annotations[cls]:
-            raise InputError(f"{where}: the key {attribute} has no type. Write {attribute}: int = key(...), say.")
     if "__dataclass_fields__" not in vars(cls):
         raise InputError(f"{where}: decorate the class with @dataclass(frozen=True), below @register.")
     for f in fields(cls):
         if _KEY not in f.metadata:
             raise InputError(f"{where}: declare {f.name} with key(..., help=...), as every key.")
-        if isinstance(f.default, list | dict | set) or f.default_factory in (list, dict, set):
-            raise InputError(f"{where}: the key {f.name} has a mutable default. Give a tuple for a list.")
-        if f.default is NO_DEFAULT and f.default_factory is NO_DEFAULT:
-            raise InputError(f"{where}: the key {f.name} has neither a default nor key(help=...).")
 
 
 def range_error(name: str, info: Key, value: Any) -> str | None:

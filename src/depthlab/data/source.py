@@ -77,7 +77,9 @@ def _stacked(dataset: Any, name: str) -> Pair:
     for idx in range(len(dataset)):
         image, target = dataset[idx]
         images.append(_as_bytes(image, f"{name}[{idx}]"))
-        targets.append(np.asarray(target))
+        # A tensor is an image with its channels first, as the images themselves.
+        is_image = hasattr(target, "numpy") and target.ndim == 3
+        targets.append(np.asarray(target).transpose(1, 2, 0) if is_image else np.asarray(target))
     if len({image.shape for image in images}) > 1:
         raise InputError(f"{name}: images of different shapes. Resize them, with torchvision's Resize and CenterCrop.")
     return np.stack(images), np.stack(targets)
@@ -130,6 +132,11 @@ def _check_targets(targets: Any, name: str) -> NDArray[Any]:
     if not np.isfinite(array).all():
         raise InputError(f"{name} targets hold NaN or infinity. Leave those images out.")
     array = array.astype(np.float32)
+    if array.ndim not in (1, 2, 4):
+        raise InputError(
+            f"{name} targets have the shape {array.shape}; (N,) or (N, k) is expected for numbers, (N, H, W, C) for "
+            "images. Of grey images: targets[..., None]"
+        )
     if array.ndim == 4:
         return np.ascontiguousarray(array.transpose(0, 3, 1, 2))
     return array[:, None] if array.ndim == 1 else array

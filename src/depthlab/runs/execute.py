@@ -76,10 +76,24 @@ class RunInProgress:
             writes=writes,
         )
 
-    def execute(self) -> Outcome:
-        """Build, fit, test, record."""
+    def prepare(self) -> None:
+        """Read the data and build the network; nothing is written before.
+
+        Raises:
+            InputError: the run cannot start.
+        """
         try:
-            data, module = self._build()
+            self._parts = self._build()
+        except InputError:
+            raise
+        except Exception as error:
+            self._fail(error)
+            raise
+
+    def execute(self) -> Outcome:
+        """Fit, test, record; `prepare` comes first."""
+        data, module = self._parts
+        try:
             self._announce()
             fit = Fit(
                 self.config, self.directory, data, module, self.journal, self.stopwatch, self.state, self._watchers()
@@ -99,8 +113,7 @@ class RunInProgress:
         except InputError:
             raise  # The run was refused before it started.
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            self._close("failed", self.journal.record.steps, failure={"reason": reason})
+            self._fail(error)
             raise
         self._close("finished", module.step, **results)
         return self._outcome("finished")
@@ -162,6 +175,9 @@ class RunInProgress:
         OmegaConf.save(OmegaConf.create(self.journal.record.config), self.directory / "config.yaml")
         if len(self.journal.record.segments) > 1:
             print(f"{self.directory.name}: continues from step {self.first_step:,}")
+
+    def _fail(self, error: Exception) -> None:
+        self._close("failed", self.journal.record.steps, failure={"reason": f"{type(error).__name__}: {error}"})
 
     def _close(self, status: str, step: int, **results: Any) -> None:
         memory = peak_memory_mib(self.config.trainer.accelerator)
