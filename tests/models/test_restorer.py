@@ -40,7 +40,7 @@ def test_depth_counts_the_weighted_layers(depth: int) -> None:
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     assert len(convolutions) == depth
     inner = (depth - 2) * (9 * 4 * 4 + 2 * 4)
-    assert count_params(network) == 9 * 4 + 2 * 4 + inner + 9 * 4 * 2 + 2
+    assert count_params(network) == 9 * 4 + 2 * 4 + inner + 2 * 4 + 9 * 4 * 2 + 2
 
 
 @pytest.mark.parametrize("residual", [False, True])
@@ -50,7 +50,7 @@ def test_the_output_is_that_of_the_equations(residual: bool) -> None:
     x = F.relu(network.bn1(network.conv1(images)))
     block = network.layer1[0]
     f = block.bn2(block.conv2(F.relu(block.bn1(block.conv1(x)))))
-    expected = network.head(F.relu(f + x) if residual else F.relu(f))
+    expected = network.head(network.norm(F.relu(f + x) if residual else F.relu(f)))
     assert torch.equal(network(images), expected)
     assert expected.shape == (2, 2, 5, 7)
 

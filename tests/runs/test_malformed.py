@@ -20,8 +20,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from depthlab.config.check import check
-from depthlab.config.identity import flatten
-from depthlab.config.schema import CHOICES, NOT_NEGATIVE, POSITIVE
+from depthlab.config.identity import find_key, flatten
 from depthlab.data.sources import read_cifar10, read_mnist
 from depthlab.errors import InputError
 from depthlab.records.checkpoints import list_checkpoints
@@ -99,7 +98,9 @@ def copy_of(logs: Path) -> Iterator[tuple[Path, Path]]:
 # --- overrides ---
 
 NUMBERS = [key for key, value in FLAT.items() if isinstance(value, int | float)]
-RANGED = [key for key in (*POSITIVE, *NOT_NEGATIVE) if isinstance(FLAT.get(key), int | float)]
+KEYS = {key: info for key in FLAT if (info := find_key(key, FLAT)) is not None}
+RANGED = [key for key in NUMBERS if key in KEYS and (KEYS[key].positive or KEYS[key].minimum is not None)]
+CHOICES = [key for key, info in KEYS.items() if info.choices is not None]
 UNKNOWN = st.sampled_from(sorted(FLAT)).flatmap(lambda key: st.sampled_from([f"{key}x", f"x{key}", f"{key}.x"]))
 OVERRIDES = st.one_of(
     st.builds("{}={}".format, UNKNOWN, st.integers() | WORDS),
@@ -108,7 +109,7 @@ OVERRIDES = st.one_of(
     st.builds("{}=-{}".format, st.sampled_from(RANGED), st.integers(1)),
     st.builds("{}={}".format, st.sampled_from(NUMBERS), st.integers(2**63)),
     st.builds("{}={}".format, st.sampled_from(NUMBERS), st.sampled_from(["inf", "nan", "[1,2]", "{a:1}", "'1 2'"])),
-    st.builds("{}={}".format, st.sampled_from(sorted(set(CHOICES) & set(FLAT))), WORDS),
+    st.builds("{}={}".format, st.sampled_from(CHOICES), WORDS),
     st.builds("{}=${{{}}}".format, st.sampled_from(sorted(FLAT)), WORDS),
     st.builds("{}={}".format, st.sampled_from(["model", "data", "optimizer", "experiment", "hydra/launcher"]), WORDS),
     st.builds("{}={}{}".format, st.sampled_from(sorted(FLAT)), st.sampled_from("[({'\""), WORDS),

@@ -13,7 +13,8 @@ class Restorer(nn.Module):
     """A 3x3 convolution, n blocks of two at full resolution, and a 3x3 convolution to the output's channels.
 
     `residual` is the only difference between a network and its plain twin, as in `ResNet`: parameters have the same
-    names, shapes and, from one seed, values. Nothing adds the input image to the output.
+    names, shapes and, from one seed, values. Nothing adds the input image to the output. A batch norm stands before the
+    last convolution: what n blocks add up grows with n, and squared errors would be steeper the deeper the network.
 
     Args:
         depth: weighted layers, 2n+2.
@@ -39,14 +40,15 @@ class Restorer(nn.Module):
         self.conv1 = conv3x3(in_channels, width)
         self.bn1 = nn.BatchNorm2d(width)
         self.layer1 = nn.Sequential(*(BasicBlock(width, width, 1, residual, "A") for _ in range(num_blocks)))
+        self.norm = nn.BatchNorm2d(width)
         self.head = nn.Conv2d(width, num_classes, 3, padding=1)
         self.apply(he_init)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (N, num_classes, H, W) of images (N, in_channels, H, W)."""
-        restored: Tensor = self.head(self.layer1(F.relu(self.bn1(self.conv1(x)))))
+        restored: Tensor = self.head(self.norm(self.layer1(F.relu(self.bn1(self.conv1(x))))))
         return restored
 
     def parts(self) -> dict[str, nn.Module]:
         """What comes before the last convolution, from the input on."""
-        return {name: self.get_submodule(name) for name in ("conv1", "bn1", "layer1")}
+        return {name: self.get_submodule(name) for name in ("conv1", "bn1", "layer1", "norm")}
