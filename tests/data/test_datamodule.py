@@ -12,17 +12,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from depthlab.config.check import check
 from depthlab.config.registry import lookup
 from depthlab.data.augment import OFF, Augmentation
 from depthlab.data.batch import SPLITS, Batch
 from depthlab.data.datamodule import ImageDataModule
 from depthlab.data.loaders import EvalBatches, TrainBatches
 from depthlab.data.source import ImageSource
-from depthlab.data.sources import read_cifar10, read_digits
+from depthlab.data.sources import read_cifar10
 from depthlab.data.spec import DataSpec, ImagesSpec
 from depthlab.data.splits import stratified_split
-from depthlab.runs.build import build_data
 from depthlab.errors import InputError
 
 CPU = torch.device("cpu")

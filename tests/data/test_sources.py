@@ -19,7 +19,7 @@ from torchvision.datasets import CIFAR10, CIFAR100
 
 from depthlab.data import sources
 from depthlab.data.source import ImageSource, fingerprint
-from depthlab.data.sources import add_noise, read_cifar10, read_cifar100, read_digits, read_mnist
+from depthlab.data.sources import read_cifar10, read_cifar100, read_digits, read_mnist
 from depthlab.errors import InputError
 
 from .official import CIFAR_BATCHES, MNIST_FILES, accept, md5, small_images, write_cifar10, write_cifar100, write_mnist
