@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from depthlab.errors import InputError
-from depthlab.report.core.readme_blocks import draw, fill
+from depthlab.report.readme_blocks import draw, fill
 
 ROOT = Path(__file__).resolve().parent.parent
 

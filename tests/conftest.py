@@ -14,7 +14,6 @@ import pytest
 from omegaconf import OmegaConf
 
 from depthlab.config.check import check
-from depthlab.config.hydra_options import store_options
 from depthlab.config.schema import TrainConfig
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,7 +42,6 @@ def compose_tree(*overrides: str) -> dict[str, object]:
     """The resolved configuration that these overrides give, as plain data."""
     from hydra import compose, initialize_config_dir
 
-    store_options()
     with initialize_config_dir(config_dir=str(ROOT / "configs"), version_base="1.3"):
         config = compose("train", overrides=list(overrides))
     tree = OmegaConf.to_container(config, resolve=True)

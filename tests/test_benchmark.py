@@ -35,7 +35,7 @@ SHORT = ("--data", "digits", "--workers", "1", "--override", "model.depth=8", "-
 def measure(command: Command, tmp_path: Path, mode: str, *options: str) -> dict[str, Any]:
     """What a short benchmark on the digits wrote."""
     out = tmp_path / "out" / f"{mode}.json"
-    done = command("scripts/benchmark.py", mode, *SHORT, *options, "--out", str(out))
+    done = command("scripts/benchmark.py", mode, *SHORT, *options, "--out", str(out), timeout_seconds=580)
     assert done.returncode == 0, done.stderr
     assert not done.stderr
     tree: dict[str, Any] = json.loads(out.read_text())

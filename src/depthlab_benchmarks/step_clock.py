@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from depthlab.training.module import Classifier
+from depthlab.training.module import SupervisedModule
 from depthlab_benchmarks.clock import Clock
 from depthlab_benchmarks.side_settings import describe_side
 
@@ -26,7 +26,7 @@ class StepClock(Callback):
 
     def on_train_start(self, trainer: Trainer, module: Any) -> None:
         """Find the device; measure forward and update, for which Lightning has no pair of hooks."""
-        assert isinstance(module, Classifier)
+        assert isinstance(module, SupervisedModule)
         clock, optimizer = self.clock, trainer.optimizers[0]
         clock.set_device(module.device.type == "cuda")
         clock.settings = describe_side(module.network, optimizer, str(trainer.precision), module.device)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from depthlab.errors import InputError
-from depthlab.report.core.readme_blocks import draw, fill
+from depthlab.report.readme_blocks import draw, fill
 
 from .synthetic import write_run
 

@@ -17,7 +17,7 @@ from depthlab.config.program import command_words
 from depthlab.errors import InputError
 
 if TYPE_CHECKING:
-    from depthlab.data.datamodule import Batch
+    from depthlab.data.batch import Batch
     from depthlab.data.device_images import Normalization
 
 NUM_IMAGES = 8

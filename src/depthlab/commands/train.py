@@ -19,8 +19,7 @@ from depthlab.config.check import check
 from depthlab.config.commandline import CONFIGURATION_ERRORS, check_names, explain, options_first
 from depthlab.config.folder import config_dir
 from depthlab.config.hydra_keys import check_hydra_keys
-from depthlab.config.hydra_options import store_options
-from depthlab.config.output import prepare_streams
+from depthlab.config.output import outlive_output, prepare_streams
 from depthlab.config.program import command_words
 from depthlab.errors import InputError
 from depthlab.runs import exits
@@ -54,7 +53,6 @@ def train(arguments: Sequence[str], observer: Observer | None = None) -> int:
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them and exiting
     try:
-        store_options()
         check_names(sys.argv[1:], config_dir())
         check_hydra_keys(sys.argv[1:], config_dir())
         tree = _compose(command)
@@ -62,6 +60,7 @@ def train(arguments: Sequence[str], observer: Observer | None = None) -> int:
     except (InputError, OSError, *CONFIGURATION_ERRORS) as error:
         if wants_traceback:
             raise
+        outlive_output()
         print(f"error: {explain(error)}", file=sys.stderr)
         return exits.MISTAKE
     except KeyboardInterrupt:

@@ -1,38 +1,48 @@
-"""What Hydra may compose besides the files in configs/: the defaults of every section, and an option a component."""
+"""What Hydra may compose besides the files in configs/: the defaults of every section, and an option a component.
+
+`hydra_plugins.depthlab_options` shows these to Hydra as a source of configurations. Hydra's own ConfigStore would do
+too, but Hydra copies its whole content a hundred times for --help.
+"""
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
-
-from hydra.core.config_store import ConfigStore
 
 from depthlab.config.registry import Group, components, groups
 from depthlab.config.schema import SECTIONS, RunKeys
 from depthlab.config.spec import OptionalSpec, composed_values
 
 ALWAYS_THERE = ("augment", "logger")  # groups whose components are listed also where they are off
+BASE = "base"
 
 
-def store_options() -> None:
-    """Put the defaults and the options into Hydra's ConfigStore. YAML files are read over them."""
-    store = ConfigStore.instance()
+@cache
+def options() -> dict[str, dict[str, dict[str, Any]]]:
+    """For each group its options, and for each option what it composes; the group "" holds the base configuration."""
+    found: dict[str, dict[str, dict[str, Any]]] = {
+        "": {BASE: _base()},
+        "trainer": {"auto": composed_values(SECTIONS["trainer"])},
+        "logger": {"csv": {}},
+    }
+    for group in groups().values():
+        own = found.setdefault(group.name, {})
+        own.update({name: _node(group, name) for name in components(group.name)})
+    return found
+
+
+def option_names(group: str) -> list[str]:
+    """The options of a group that no file is needed for."""
+    return sorted(options().get(group, {}))
+
+
+def _base() -> dict[str, Any]:
     base: dict[str, Any] = composed_values(RunKeys)
     base |= {section: composed_values(cls) for section, cls in SECTIONS.items() if section != "trainer"}
     for group in groups().values():
         if group.selector is None:
             base.setdefault(group.name, {}).update(_off_values(group.name))
-        for name in components(group.name):
-            store.store(group=group.name, name=name, node=_node(group, name), provider="depthlab")
-    base["loss"] = None
-    store.store(name="base", node=base, provider="depthlab")
-    store.store(group="trainer", name="auto", node=composed_values(SECTIONS["trainer"]), provider="depthlab")
-    store.store(group="logger", name="csv", node={}, provider="depthlab")
-
-
-def option_names(group: str) -> list[str]:
-    """The options of a group that no file is needed for."""
-    found = {"trainer": ["auto"], "logger": ["csv"]}.get(group, [])
-    return sorted([*found, *(components(group) if group in groups() else ())])
+    return {**base, "loss": None}
 
 
 def _off_values(group: str) -> dict[str, Any]:

@@ -58,6 +58,8 @@ def _lossy(stream: TextIOWrapper) -> TextIOWrapper:
 
 def _open_null(descriptor: int) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
-    if null != descriptor:
+    if null == descriptor:
+        os.set_inheritable(descriptor, True)
+    else:
         os.dup2(null, descriptor)
         os.close(null)

@@ -1,4 +1,4 @@
-"""Which networks are compared, and how the outcome is worded."""
+"""Which groups are compared, and the sentence that a comparison makes."""
 
 from __future__ import annotations
 
@@ -7,138 +7,123 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from depthlab.report.core.groups import Group, Setting, differing_keys
-from depthlab.report.core.runs import METRICS
-from depthlab.report.core.statistics import LEVEL, Difference, contrast, holm, seeds_needed
+from depthlab.report.core.statistics import Difference, paired, share_pairs, smallest_shown, welch
+
+VERBS = {"train": "trains", "val": "validates", "test": "tests"}
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The error of `first` minus that of `second`, and what Holm's correction over its family leaves of it.
-
-    `seeds` is the number of seeds a side at which a true difference of `size` points would be seen.
-    """
+    """A final value of `first` minus that of `second`; `smallest` is the smallest difference these runs would show."""
 
     first: Group
     second: Group
-    metric: str
+    key: str
     difference: Difference
-    p_holm: float | None
-    size: float
-    seeds: int | None
+    smallest: float | None
+    is_settled: bool = True
 
     @property
-    def sign(self) -> int:
-        """1 or -1 where the difference is significant after the correction, else 0."""
-        if self.p_holm is None or self.p_holm >= 1 - LEVEL:
-            return 0
-        return 1 if self.difference.mean > 0 else -1
+    def method(self) -> str:
+        """How the interval was made, or why there is none."""
+        if not self.is_settled:
+            return "not all runs settled"
+        if self.difference.interval is None:
+            return why_no_interval(self.difference)
+        return "paired by seed" if self.difference.paired else "Welch"
 
 
-def compare(setting: Setting, metric: str, size: float) -> list[Comparison]:
-    """Every comparison within a setting in one final error."""
-    return compare_pairs(list(_pairs(setting)), metric, size)
+def compare(setting: Setting, key: str) -> list[Comparison]:
+    """Every comparison of networks within a setting; not by seed, whose correlation across networks is about 0."""
+    return [made for pair in _pairs(setting) for made in compare_pair(*pair, key, by_seed=False)]
 
 
-def compare_pairs(pairs: Sequence[tuple[Group, Group]], metric: str, size: float) -> list[Comparison]:
-    """One family of comparisons, first minus second; Holm's correction is over those that can be tested.
-
-    Args:
-        pairs: the groups to compare; pairs in which one has no finished run are left out.
-        metric: the final error that is compared, such as test/err.
-        size: the difference in points for which the number of seeds is given.
-    """
-    pairs = [(first, second) for first, second in pairs if first.errors(metric) and second.errors(metric)]
-    differences = [contrast([a.errors(metric), b.errors(metric)], [1, -1]) for a, b in pairs]
-    adjusted = iter(holm([difference.p for difference in differences if difference.p is not None]))
-    family = [None if difference.p is None else next(adjusted) for difference in differences]
-    return [
-        Comparison(first, second, metric, difference, p, size, seeds_needed(difference, size))
-        for (first, second), difference, p in zip(pairs, differences, family, strict=True)
-    ]
-
-
-def compare_recipes(groups: Sequence[Group], settings: Sequence[Setting], metric: str, size: float) -> list[Comparison]:
+def compare_recipes(groups: Sequence[Group], settings: Sequence[Setting], key: str) -> list[Comparison]:
     """Recipes of one network that differ in a single key, such as the precision: each against the first of them.
 
-    Groups of one setting are not compared again.
+    They are paired by seed, because one network under two recipes shares most of what a seed decides. Groups of one
+    setting are not compared again.
     """
-    return compare_pairs(list(_recipes(groups, settings)), metric, size)
+    return [made for pair in _recipes(groups, settings) for made in compare_pair(*pair, key, by_seed=True)]
 
 
-def _recipes(groups: Sequence[Group], settings: Sequence[Setting]) -> Iterator[tuple[Group, Group]]:
-    together = [setting.groups for setting in settings]
-    by_label = sorted(groups, key=lambda group: group.label)
-    for idx, second in enumerate(by_label):
-        if any(_is_other_recipe(second, earlier) for earlier in by_label[:idx]):
-            continue  # compared with an earlier one, which stands for both
-        for first in by_label[idx + 1 :]:
-            if _is_other_recipe(first, second) and not any(first in part and second in part for part in together):
-                yield first, second
+def compare_pair(first: Group, second: Group, key: str, by_seed: bool) -> list[Comparison]:
+    """The comparison of two groups; nothing where one has no value, or where their tasks differ."""
+    samples = first.sample(key), second.sample(key)
+    if not all(sample.values for sample in samples) or first.metric(key) != second.metric(key):
+        return []
+    if first.num_settled(key) is not None or second.num_settled(key) is not None:
+        counts = tuple(sample.n for sample in samples)
+        means = Difference(samples[0].mean - samples[1].mean, counts, False)
+        return [Comparison(first, second, key, means, None, is_settled=False)]
+    difference = paired(*samples) if by_seed and share_pairs(*samples) else welch(*samples)
+    return [Comparison(first, second, key, difference, smallest_shown(difference))]
 
 
-def _is_other_recipe(one: Group, other: Group) -> bool:
-    return one.network == other.network and len(differing_keys([one.config, other.config])) == 1
+def sentence(comparison: Comparison, margin: float | None = None) -> str:
+    """The comparison in words, with its interval.
 
-
-def sentence(comparison: Comparison) -> str:
-    """The comparison in words, with its interval."""
+    Args:
+        comparison: what is worded.
+        margin: the difference up to which an experiment's file calls two recipes equal; without one, equality is
+            never claimed.
+    """
     difference = comparison.difference
-    a, b = comparison.first.label, comparison.second.label
-    verb = {"train/err": "trains", "test/err": "tests"}.get(comparison.metric, "is")
-    points = f"{abs(difference.mean):.2f} points {'worse' if difference.mean > 0 else 'better'}"
-    if difference.p is None:
-        if difference.mean == 0:
-            return f"{a} and {b} have the same {METRICS[comparison.metric]}, {why_no_interval(difference)}"
-        return f"{a} {verb} {points} than {b}, {why_no_interval(difference)}"
-    if comparison.sign:
-        return f"{a} {verb} {points} than {b}, {interval(difference, comparison.sign)}, {_p(comparison)}"
-    assert difference.low is not None
-    assert difference.high is not None
-    if difference.low > 0 or difference.high < 0:  # by itself, but not among all the comparisons that were made
-        sign = 1 if difference.mean > 0 else -1
-        return f"{a} {verb} {points} than {b}, {interval(difference, sign)}, but not significantly: {_p(comparison)}"
-    if -comparison.size <= difference.low and difference.high <= comparison.size:
-        return (
-            f"{a} and {b} are equal within {comparison.size:g} points in {METRICS[comparison.metric]}: "
-            f"{difference.mean:+.2f} points, {interval(difference)}"
-        )
-    return (
-        f"{a} and {b}: no clear difference in {METRICS[comparison.metric]}, {difference.mean:+.2f} points, "
-        f"{interval(difference)}, {_p(comparison)}"
-    )
+    between = interval_text(difference) if comparison.is_settled else comparison.method
+    text = f"{worded(comparison)} ({between})"
+    if margin is not None and difference.interval is not None:
+        low, high = difference.interval
+        unit = comparison.first.metric(comparison.key).points
+        within = -margin <= low and high <= margin
+        text += f": {'equal' if within else 'not shown to be equal'} within the margin of {margin:g} {unit}".rstrip()
+    return text
 
 
-def interval(difference: Difference, sign: int = 1) -> str:
-    """`95 % CI 3.9 to 4.9, n = 5 pairs`; for sign -1 the interval of the difference turned round."""
-    assert difference.low is not None
-    assert difference.high is not None
-    low, high = sorted((sign * difference.low, sign * difference.high))
-    return f"95 % CI {low:.2f} to {high:.2f}, {count(difference)}"
+def worded(comparison: Comparison) -> str:
+    """`plain56 trains 5.20 points worse than plain20`, without the interval."""
+    key, difference = comparison.key, comparison.difference
+    first, second = comparison.first.label, comparison.second.label
+    verb = VERBS.get(key.split("/")[0], "is")
+    if difference.mean == 0:
+        return f"{first} {verb} as well as {second}"
+    metric = comparison.first.metric(key)
+    worse = (difference.mean > 0) == (metric.better == "lower")
+    amount = f"{number(abs(difference.mean))} {metric.points}".rstrip()
+    return f"{first} {verb} {amount} {'worse' if worse else 'better'} than {second}"
+
+
+def interval_text(difference: Difference) -> str:
+    """`95 % CI 3.90 to 4.90, n = 5 pairs`, or why there is none. The interval's sign is that of the wording."""
+    if difference.interval is None:
+        return f"{why_no_interval(difference)}, no interval"
+    sign = -1 if difference.mean < 0 else 1
+    low, high = sorted(sign * bound for bound in difference.interval)
+    return f"95 % CI {number(low)} to {number(high)}, {count(difference)}"
 
 
 def count(difference: Difference) -> str:
     """`n = 5 pairs`, or `n = 3 and 4` for runs that do not pair."""
-    numbers = " and ".join(str(n) for n in difference.n)
-    return f"n = {numbers} pairs" if difference.paired else f"n = {numbers}"
+    numbers = list(dict.fromkeys(str(n) for n in difference.n))
+    return f"n = {' and '.join(numbers)}{' pairs' if difference.paired else ''}"
 
 
 def why_no_interval(difference: Difference) -> str:
     """Why a difference has no interval."""
-    if set(difference.n) == {1}:
-        return "one run each, no interval"
     if min(difference.n) == 1:
-        return f"one run on a side, no interval ({count(difference)})"
-    return f"the same in every repetition, so no interval ({count(difference)})"
+        return "one run" if set(difference.n) == {1} else f"one run on a side ({count(difference)})"
+    return "equal in every run"
+
+
+def number(value: float) -> str:
+    """A value in points: two decimals, one from 10 on, none for whole bounds such as 100."""
+    if abs(value) >= 10:
+        return f"{value:.1f}".removesuffix(".0") if abs(value) >= 100 else f"{value:.1f}"
+    return f"{value + 0.0:.2f}" if abs(value) >= 0.005 or value == 0 else f"{value:.1g}"
 
 
 def _pairs(setting: Setting) -> Iterator[tuple[Group, Group]]:
-    """Kind against kind at each depth; within a kind successive depths, and the deepest against the shallowest.
-
-    Of the groups that have finished runs: in a sweep under way the ends are those of the depths that are there.
-    """
-    kinds = {
-        kind: {group.depth: group for group in groups if group.finished} for kind, groups in setting.kinds().items()
-    }
+    """Kind against kind at each depth; within a kind successive depths, and the deepest against the shallowest."""
+    kinds = {kind: {group.depth: group for group in groups} for kind, groups in setting.kinds().items()}
     yield from _across(kinds)
     for groups in kinds.values():
         depths = sorted(groups)
@@ -155,6 +140,18 @@ def _across(kinds: Mapping[str, Mapping[int, Group]]) -> Iterator[tuple[Group, G
                 yield kinds[one][depth], kinds[other][depth]
 
 
-def _p(comparison: Comparison) -> str:
-    p = comparison.p_holm
-    return "Holm p < 0.001" if p is not None and p < 0.001 else f"Holm p = {p:.3f}"
+def _recipes(groups: Sequence[Group], settings: Sequence[Setting]) -> Iterator[tuple[Group, Group]]:
+    together = [setting.groups for setting in settings]
+    by_label = sorted(groups, key=lambda group: group.label)
+    for idx, second in enumerate(by_label):
+        if any(_is_other_recipe(second, earlier) for earlier in by_label[:idx]):
+            continue  # compared with an earlier one, which stands for both
+        for first in by_label[idx + 1 :]:
+            if _is_other_recipe(first, second) and not any(first in part and second in part for part in together):
+                yield first, second
+
+
+def _is_other_recipe(one: Group, other: Group) -> bool:
+    """Whether two groups are one network under recipes that differ in a single key; a different hash is no key."""
+    keys = set(differing_keys([one.config, other.config]))
+    return one.network == other.network and len(keys) == 1

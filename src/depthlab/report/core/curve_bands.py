@@ -1,4 +1,4 @@
-"""Curves of many runs on one grid: every logged point is read, and averaged into the bin it falls in."""
+"""Curves of many runs on one grid: every logged point is read and averaged into the bin it falls in."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ BINS = 400
 
 @dataclass(frozen=True)
 class Band:
-    """A curve over runs: at each step the mean, and the lowest and highest run."""
+    """A curve over runs: at each step the mean, the lowest and highest run, and every run (NaN where it has none)."""
 
     step: Floats
     mean: Floats
     low: Floats
     high: Floats
     num_points: int
+    runs: Floats
 
 
 def read_columns(directory: Path, columns: Sequence[str]) -> dict[str, tuple[Floats, Floats]]:
@@ -33,6 +34,8 @@ def read_columns(directory: Path, columns: Sequence[str]) -> dict[str, tuple[Flo
     Raises:
         InputError: the file is missing or not what a run writes.
     """
+    if not (directory / FILE_NAME).is_file():  # one of many runs in a published folder, or no curves at all
+        return _parsed(directory, columns)
     try:
         text = curves_text(directory)
     except InputError:
@@ -41,20 +44,14 @@ def read_columns(directory: Path, columns: Sequence[str]) -> dict[str, tuple[Flo
     names = header.strip().split(",")
     cells = body.replace("\r\n", "\n").removesuffix("\n").replace("\n", ",").split(",")
     lines = body.count("\n") + (not body.endswith("\n"))
-    # A file of n whole rows splits into one list of cells, ten times faster than a parser takes; any other (cut
-    # short, quoted) goes the long way.
+    # Splitting a file of whole rows into one list of cells is ten times as fast as a parser; any other file (cut
+    # short, quoted) is parsed.
     if body and "step" in names and len(cells) == lines * len(names) and '"' not in body:
         try:
             return _from_cells(names, cells, columns)
         except ValueError:
             pass
-    try:
-        curves = read_curves(directory)
-    except InputError:
-        raise
-    except ValueError as error:
-        raise InputError(f"{directory.name}/{FILE_NAME} is damaged ({error}).") from None
-    return _finite({name: _arrays(*zip(*curves[name], strict=True)) for name in columns if curves.get(name)})
+    return _parsed(directory, columns)
 
 
 def average(curves: Sequence[tuple[Floats, Floats]], last_step: float) -> Band:
@@ -66,7 +63,17 @@ def average(curves: Sequence[tuple[Floats, Floats]], last_step: float) -> Band:
     kept = ~np.isnan(binned).all(axis=0)
     binned = binned[:, kept]
     points = sum(len(step) for step, _ in curves)
-    return Band(grid[kept], np.nanmean(binned, 0), np.nanmin(binned, 0), np.nanmax(binned, 0), points)
+    return Band(grid[kept], np.nanmean(binned, 0), np.nanmin(binned, 0), np.nanmax(binned, 0), points, binned)
+
+
+def _parsed(directory: Path, columns: Sequence[str]) -> dict[str, tuple[Floats, Floats]]:
+    try:
+        curves = read_curves(directory)
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{directory.name}/{FILE_NAME} is damaged ({error}).") from None
+    return _finite({name: _arrays(*zip(*curves[name], strict=True)) for name in columns if curves.get(name)})
 
 
 def _binned(step: Floats, value: Floats, grid: Floats) -> Floats:
@@ -90,7 +97,7 @@ def _from_cells(names: list[str], cells: list[str], columns: Sequence[str]) -> d
 
 
 def _finite(curves: dict[str, tuple[Floats, Floats]]) -> dict[str, tuple[Floats, Floats]]:
-    """Those of which anything was a number."""
+    """The curves with at least one finite value."""
     return {name: (step, value) for name, (step, value) in curves.items() if len(step)}
 
 

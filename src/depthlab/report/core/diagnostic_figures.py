@@ -1,4 +1,4 @@
-"""The figures that need what a run recorded of its inside: responses, gradients, predictions, mistakes."""
+"""The figures that need what a run recorded of the network itself: responses, gradients, predictions, mistakes."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from depthlab.config.identity import name_repetition
 from depthlab.report.core import style
 from depthlab.report.core.diagnostics import (
     Array,
     Members,
     class_errors,
+    class_names,
+    collapsed_apart,
     confusion,
     mean_over_runs,
     read_members,
-    read_twins,
+    read_shown,
 )
-from depthlab.report.core.figures import Figure
+from depthlab.report.core.figures import Figure, described
 from depthlab.report.core.groups import Setting
 
 NUM_MISTAKES = 8
@@ -27,116 +28,122 @@ MOST_CELLS = 12
 # Beyond this many, names would overlap: matrices are numbered, and the bars show the classes with the most errors.
 MOST_NAMED = 25
 EVERY_NUMBER = 10
+MOST_LINES = 7  # steps at which gradients are drawn
+MOST_PANELS = 4
 
 
 def layer_responses(setting: Setting) -> Figure:
-    """The paper's Figure 7: the deviation of each 3x3 layer's output, in order and sorted."""
+    """The deviation of each 3x3 layer's output in order, as in the paper's Figure 7; a panel for each kind."""
     name, title, problems = "responses", "Layer responses", list[str]()
-    members = read_members([g for groups in setting.kinds().values() for g in groups], "responses", problems)
-    if not members:
+    kinds = {kind: read_members(groups, "responses", problems) for kind, groups in setting.kinds().items()}
+    kinds = {kind: members for kind, members in list(kinds.items())[:MOST_PANELS] if members}
+    if not kinds:
         return _absent(name, title, "responses", problems)
-    depths = [member.group.depth for member in members]
-    drawing, axes = style.new_figure(1, 2, 8, 3.4, sharey=True)
-    for member in members:
-        std = mean_over_runs(member, "std")
-        look = {
-            "color": style.colour(member.group.depth, depths),
-            "linestyle": style.dashes(member.group.residual),
-            "marker": style.marker(member.group.depth, depths),
-            "markersize": 3.5,
-            "markevery": 0.15,
-            "label": member.group.label,
-            "linewidth": 1.2,
-        }
-        index = np.arange(1, len(std) + 1)
-        axes[0][0].plot(index, std, **look)
-        axes[0][1].plot(index, np.sort(std)[::-1], **look)
-    axes[0][0].set(xlabel="layer, in order", ylabel="standard deviation")
-    axes[0][1].set(xlabel="layer, sorted by size")
-    axes[0][0].set_ylim(bottom=0)
-    for axis in axes[0]:
-        axis.xaxis.get_major_locator().set_params(integer=True)
-    axes[0][1].legend()
+    drawing, axes = style.new_figure(1, len(kinds), max(4.8, 4.2 * len(kinds)), 3.4, sharey=True)
+    for axis, (kind, members) in zip(axes[0], kinds.items(), strict=True):
+        for member, look in zip(members, style.group_looks([m.group for m in members]), strict=True):
+            std = np.maximum(mean_over_runs(member, "std"), 1e-12)
+            place = np.linspace(0, 1, len(std))
+            axis.plot(place, std, linewidth=1.1, markersize=3.5, markevery=0.12, **look)
+        axis.set(title=kind, xlabel="position of the layer (0 first, 1 last)", yscale="log")
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
+    axes[0][0].set_ylabel("standard deviation")
+    shown = [member.group for members in kinds.values() for member in members]
     caption = (
         "Standard deviation of the output of each 3x3 layer, after normalisation and before the nonlinearity or "
-        "addition, with the last weights; means over runs. Plain networks are dashed."
+        f"addition, with the last weights; means over runs, logarithmic. {described(shown)}"
     )
     return Figure(name, title, caption + _not_read(problems), drawing)
 
 
 def confusion_matrices(setting: Setting) -> Figure:
-    """The confusion matrices of a plain network and its twin, and the error of each class."""
-    name, title, problems = "confusion", "Confusion of twins", list[str]()
-    twins = read_twins(setting, "predictions", problems)
-    if twins is None:
-        return _absent(name, title, "predictions of a plain network and its residual twin", problems)
-    classes = _classes(setting, twins)
-    counts = [confusion(twin, len(classes)) for twin in twins]
-    drawing, axes = style.new_figure(1, 3, 11, 4.2, width_ratios=[1, 1, 0.8])
+    """The confusion matrices of the shown networks, and the error of each class."""
+    name, title, problems = "confusion", "Confusion", list[str]()
+    members = read_shown(setting, "predictions", problems)
+    if not members:
+        return _absent(name, title, "predictions", problems)
+    classes = class_names(setting.groups, members)
+    single = [collapsed_apart(member) for member in members]
+    counts = [
+        confusion(member.arrays[:1] if alone else member.arrays, len(classes))
+        for member, alone in zip(members, single, strict=True)
+    ]
+    widths = [*(1.0 for _ in members), 0.8]
+    drawing, axes = style.new_figure(1, len(widths), 4 * sum(widths), 4.3, width_ratios=widths)
     shares = [100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1) for matrix in counts]
     highest = max(1.0, *(float((share - np.diag(np.diag(share))).max()) for share in shares))
-    for axis, twin, share in zip(axes[0], twins, shares, strict=False):
-        _draw_matrix(axis, share, highest, classes, twin.group.label)
-    _draw_class_errors(axes[0][2], twins, classes)
-    caption = (
-        "Percent of each class's test images by predicted class, over all runs; wrong cells are shaded. "
-        "Right: error of each class, a point a run, a bar at the mean."
-    )
+    for axis, member, share, alone in zip(axes[0], members, shares, single, strict=False):
+        label = member.runs[0].name if alone else member.group.label
+        _draw_matrix(axis, share, highest, classes, label)
+    _draw_class_errors(axes[0][-1], members, classes)
+    caption = "Percent of each class's test images by predicted class, over all runs; wrong cells are shaded. "
+    if any(single):
+        labels = " and ".join(member.group.label for member, alone in zip(members, single, strict=True) if alone)
+        caption += f"The runs of {labels} predict different single classes, so the matrix is that of one run. "
+    caption += f"Right: error of each class, a point a run, a bar at the mean. {described([m.group for m in members])}"
     if len(classes) > MOST_NAMED:
         caption += " Classes are numbered in the order of the record's data.classes."
     return Figure(name, title, caption + _not_read(problems), drawing)
 
 
 def gradient_norms(setting: Setting) -> Figure:
-    """The gradient's norm per layer at initialisation and through training, plain against residual."""
+    """The gradient's norm by layer at logarithmically spaced steps, a panel for each shown network."""
     name, title, problems = "gradients", "Gradient norms", list[str]()
-    twins = read_twins(setting, "gradients", problems)
-    if twins is None:
-        return _absent(name, title, "gradient norms of a plain network and its residual twin", problems)
-    norms = [np.maximum(mean_over_runs(twin, "norm"), 1e-12) for twin in twins]
-    drawing, axes = style.new_figure(1, 3, 11, 3.6, width_ratios=[1, 1, 1.15])
-    for twin, norm, colour in zip(twins, norms, style.COLOURS[1::-1], strict=True):
-        residual = twin.group.residual
-        look = {"color": colour, "linestyle": style.dashes(residual), "label": twin.group.label}
-        axes[0][0].plot(np.arange(1, norm.shape[1] + 1), norm[0], **look)
-    axes[0][0].set(title="at initialisation", xlabel="layer, in order", ylabel="L2 norm of the gradient", yscale="log")
-    axes[0][0].legend()
-    _draw_histories(drawing, axes[0][1:], twins, norms)
+    members = read_shown(setting, "gradients", problems)
+    if not members:
+        return _absent(name, title, "gradient norms", problems)
+    drawing, axes = style.new_figure(1, len(members), max(4.8, 4.4 * len(members)), 3.5, sharey=True)
+    for axis, member in zip(axes[0], members, strict=True):
+        _draw_gradients(axis, member)
+    axes[0][0].set_ylabel("L2 norm of the gradient")
+    axes[0][-1].legend(title="step", loc="center left", bbox_to_anchor=(1.02, 0.5))
     caption = (
-        "L2 norm of the loss's gradient for each layer's weights; means over runs. Left: before the first step. "
-        "Middle and right: through training, on one logarithmic scale."
+        "L2 norm of the loss's gradient for each layer's weights, geometric means over runs, before the first step "
+        "and at recorded steps that are about evenly spaced on a logarithmic scale. "
+        f"{described([member.group for member in members])}"
     )
     return Figure(name, title, caption + _not_read(problems), drawing)
 
 
 def mistakes(setting: Setting) -> Figure:
-    """The test images that a plain network and its twin misclassify with the greatest confidence."""
+    """The test images that the shown networks misclassify with the greatest confidence."""
     name, title, problems = "mistakes", "Most confident mistakes", list[str]()
-    twins = read_twins(setting, "mistakes", problems)
-    if twins is None:
-        return _absent(name, title, "misclassified images of a plain network and its residual twin", problems)
-    classes = _classes(setting, twins)
-    drawing, axes = style.new_figure(2, NUM_MISTAKES, 9, 3.4)
-    for row, twin in zip(axes, twins, strict=True):
-        _draw_mistakes(row, twin.arrays[0], classes)
-        row[0].set_ylabel(twin.group.label)
-    runs = " and ".join(f"{twin.group.label} {_first(twin)}" for twin in twins)
+    members = read_shown(setting, "mistakes", problems)
+    if not members:
+        return _absent(name, title, "misclassified images", problems)
+    classes = class_names(setting.groups, members)
+    drawing, axes = style.new_figure(len(members), NUM_MISTAKES, 9, 0.2 + 1.6 * len(members))
+    for row, member in zip(axes, members, strict=True):
+        _draw_mistakes(row, member.arrays[0], classes)
+        row[0].set_ylabel(member.group.label)
+    runs = " and ".join(member.runs[0].name for member in members)
     caption = f"Test images that were misclassified with the greatest confidence ({runs}): label, then prediction."
     return Figure(name, title, caption + _not_read(problems), drawing)
 
 
-def _first(members: Members) -> str:
-    run = members.group.finished[0]
-    return name_repetition(run.seed, run.fold)
+def log_spaced(steps: Array) -> list[int]:
+    """Indices of up to seven of the recorded steps: the first, the last, and those nearest to a geometric series."""
+    if len(steps) <= MOST_LINES:
+        return list(range(len(steps)))
+    first = float(steps[1]) if steps[0] == 0 else float(steps[0])
+    wanted = np.geomspace(max(first, 1), max(float(steps[-1]), 2), MOST_LINES - 1)
+    return sorted({0, *(int(np.abs(steps - value).argmin()) for value in wanted)})
 
 
-def _classes(setting: Setting, twins: Sequence[Members]) -> list[str]:
-    """The names of the classes; numbers for those that the arrays have and the record does not name."""
-    names = setting.groups[0].runs[0].record["data"].get("classes")
-    known = [str(name) for name in names] if isinstance(names, list) else []
-    indices = [arrays[key] for twin in twins for arrays in twin.arrays for key in ("label", "predicted")]
-    highest = max((int(array.max()) for array in indices if array.size), default=0)
-    return known + [str(number) for number in range(len(known), highest + 1)]
+def _draw_gradients(axis: Any, member: Members) -> None:
+    from matplotlib import colormaps
+
+    steps = member.arrays[0]["step"]
+    alike = [a["norm"] for a in member.arrays if a["norm"].shape == member.arrays[0]["norm"].shape]
+    positive = np.ma.masked_less_equal(np.array(alike, dtype=np.float64), 0)  # a norm that underflowed is a gap
+    norms = np.ma.exp(np.ma.log(positive).mean(axis=0))
+    chosen = log_spaced(steps)
+    for place, idx in enumerate(chosen):
+        colour = colormaps["viridis"](0.9 * place / max(1, len(chosen) - 1))
+        layers = np.arange(1, norms.shape[1] + 1)
+        axis.plot(layers, norms[idx], color=colour, linewidth=1.2, label=f"{int(steps[idx]):,}")
+    axis.set(title=member.group.label, xlabel="layer, in order", yscale="log")
+    axis.xaxis.get_major_locator().set_params(integer=True)
 
 
 def _draw_matrix(axis: Any, share: Array, highest: float, classes: Sequence[str], label: str) -> None:
@@ -157,18 +164,20 @@ def _draw_matrix(axis: Any, share: Array, highest: float, classes: Sequence[str]
     axis.set(title=label, xlabel="predicted", ylabel="label")
 
 
-def _draw_class_errors(axis: Any, twins: tuple[Members, Members], classes: Sequence[str]) -> None:
+def _draw_class_errors(axis: Any, members: Sequence[Members], classes: Sequence[str]) -> None:
     errors = [
-        np.array([class_errors(confusion(Members(twin.group, (arrays,)), len(classes))) for arrays in twin.arrays])
-        for twin in twins
+        np.array([class_errors(confusion([arrays], len(classes))) for arrays in member.arrays]) for member in members
     ]
     chosen = _most_errors(errors, len(classes))
-    for twin, values, colour, offset in zip(twins, errors, style.COLOURS[1::-1], (-0.17, 0.17), strict=True):
+    height = 0.68 / len(members)
+    for place, (member, values) in enumerate(zip(members, errors, strict=True)):
+        colour = style.COLOURS[1 - place] if len(members) > 1 else style.COLOURS[0]
         runs = values[:, chosen]
-        rows = np.arange(len(chosen)) + offset
-        hatch = None if twin.group.residual else "////"
-        face = colour if twin.group.residual else "white"
-        axis.barh(rows, np.mean(runs, axis=0), 0.32, color=face, edgecolor=colour, hatch=hatch, label=twin.group.label)
+        rows = np.arange(len(chosen)) + height * (place - (len(members) - 1) / 2)
+        hatch = None if member.group.residual else "////"
+        face = colour if member.group.residual else "white"
+        label = member.group.label
+        axis.barh(rows, np.mean(runs, axis=0), 0.94 * height, color=face, edgecolor=colour, hatch=hatch, label=label)
         for run in runs:
             axis.plot(run, rows, "k.", markersize=2)
     axis.set_yticks(range(len(chosen)), [classes[idx] for idx in chosen], fontsize=7)
@@ -176,32 +185,16 @@ def _draw_class_errors(axis: Any, twins: tuple[Members, Members], classes: Seque
     axis.set(xlabel="test error of the class (%)", title=f"error by class{part}")
     axis.invert_yaxis()
     axis.grid(False, axis="y")
-    axis.legend(loc="upper center", bbox_to_anchor=(0.4, -0.16), ncols=2)
+    axis.legend(loc="upper center", bbox_to_anchor=(0.4, -0.16), ncols=1)
 
 
 def _most_errors(errors: Sequence[Array], num_classes: int) -> Array:
-    """The classes to show: all, or those with the highest errors over both networks."""
+    """The classes to show: all, or those with the highest errors over the shown networks."""
     if num_classes <= MOST_NAMED:
         return np.arange(num_classes)
     means = np.mean([np.mean(values, axis=0) for values in errors], axis=0)
     worst: Array = np.argsort(-np.nan_to_num(means), kind="stable")[:MOST_NAMED]
     return worst
-
-
-def _draw_histories(drawing: Any, axes: Sequence[Any], twins: tuple[Members, Members], norms: Sequence[Array]) -> None:
-    from matplotlib.colors import LogNorm
-
-    scale = LogNorm(min(norm.min() for norm in norms), max(norm.max() for norm in norms))
-    for axis, twin, norm in zip(axes, twins, norms, strict=True):
-        layers, steps = np.arange(1, norm.shape[1] + 1), twin.arrays[0]["step"]
-        image = axis.pcolormesh(steps, layers, norm.T, norm=scale, cmap="viridis", shading="nearest", rasterized=True)
-        axis.set(title=twin.group.label, xlabel="iterations", ylabel="layer, in order")
-        axis.xaxis.set_major_formatter("{x:,.0f}")
-        axis.xaxis.get_major_locator().set_params(nbins=4)
-        axis.set_xlim(steps[0], max(steps[-1], steps[0] + 1))  # the outer cells would reach beyond the run
-        axis.yaxis.get_major_locator().set_params(integer=True)
-        axis.grid(False)
-    drawing.colorbar(image, ax=list(axes), label="L2 norm of the gradient")
 
 
 def _draw_mistakes(row: Sequence[Any], arrays: dict[str, Array], classes: Sequence[str]) -> None:
@@ -224,7 +217,7 @@ def _absent(name: str, title: str, what: str, problems: Sequence[str]) -> Figure
 
 
 def _not_read(problems: Sequence[str]) -> str:
-    return f" Not in it: {_shorten(problems)}." if problems else ""
+    return f" Not included: {_shorten(problems)}." if problems else ""
 
 
 def _shorten(problems: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""The optional arrays beside a record (diagnostics/*.npz), read run by run and put together over seeds."""
+"""The arrays beside a record (responses, gradients, predictions, mistakes), read run by run."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from depthlab.errors import InputError
 from depthlab.records.arrays import load_arrays
+from depthlab.report.core.collection import Run
 from depthlab.report.core.groups import Group, Setting
-from depthlab.report.core.runs import Run
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]
@@ -23,8 +23,8 @@ KEYS = {
     "predictions": ("label", "predicted"),
     "mistakes": ("image", "label", "predicted", "confidence"),
 }
-
 MOST_CLASSES = 10_000
+COLLAPSED = 0.5  # share of the images that one class is predicted for
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,11 @@ class Members:
 
     group: Group
     arrays: tuple[Arrays, ...]
+    runs: tuple[Run, ...]
 
 
 def read_arrays(run: Run, name: str) -> Arrays:
-    """The arrays of diagnostics/`name`.npz.
+    """The arrays called `name` that figures need.
 
     Raises:
         InputError: the file is missing, damaged, or lacks an array.
@@ -45,11 +46,88 @@ def read_arrays(run: Run, name: str) -> Arrays:
         found = load_arrays(run.directory, name)
         arrays = {key: found[key] for key in KEYS[name]}
         _check_shapes(name, arrays)
-        return arrays
     except FileNotFoundError:
         raise InputError(f"{run.name} holds no diagnostics/{name}.npz") from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{run.name}: diagnostics/{name}.npz is damaged ({type(error).__name__})") from None
+    return arrays
+
+
+def read_members(groups: Sequence[Group], name: str, problems: list[str]) -> list[Members]:
+    """For each group the arrays of its finished runs; what cannot be read is named in `problems`."""
+    found = []
+    for group in groups:
+        arrays: list[Arrays] = []
+        runs: list[Run] = []
+        for run in group.finished:
+            try:
+                arrays.append(read_arrays(run, name))
+                runs.append(run)
+            except InputError as error:
+                problems.append(str(error))
+        if arrays:
+            found.append(Members(group, tuple(arrays), tuple(runs)))
+    return found
+
+
+def read_shown(setting: Setting, name: str, problems: list[str]) -> list[Members]:
+    """The one or two groups that a figure of single networks shows.
+
+    A plain network and its residual twin at the greatest depth where both have the arrays; without such twins the
+    first and the last group that has them.
+    """
+    kinds = setting.kinds()
+    residual = next((groups for kind, groups in kinds.items() if kind.startswith("residual")), [])
+    plain = {group.depth: group for group in kinds.get("plain", [])}
+    for group in reversed(residual):
+        if group.depth in plain:
+            members = read_members([plain[group.depth], group], name, problems)
+            if len(members) == 2:
+                return members
+    every = read_members([group for groups in kinds.values() for group in groups], name, problems)
+    problems[:] = dict.fromkeys(problems)
+    return every if len(every) < 2 else [every[0], every[-1]]
+
+
+def mean_over_runs(members: Members, key: str) -> Array:
+    """The mean of one array over a group's runs; runs whose shape is not the first one's are left out."""
+    arrays = [arrays[key] for arrays in members.arrays]
+    mean: Array = np.mean([array for array in arrays if array.shape == arrays[0].shape], axis=0)
+    return mean
+
+
+def confusion(arrays: Sequence[Arrays], num_classes: int) -> Array:
+    """Counts over the given runs: rows are labels, columns predictions."""
+    counts = np.zeros((num_classes, num_classes), dtype=np.int64)
+    for run in arrays:
+        np.add.at(counts, (run["label"], run["predicted"]), 1)
+    return counts
+
+
+def collapsed_apart(members: Members) -> bool:
+    """Whether runs predict one class for most images, and not all of them the same class: a mean would hide it."""
+    favourites = set()
+    for arrays in members.arrays:
+        counts = np.bincount(arrays["predicted"])
+        if counts.size and counts.max() > COLLAPSED * counts.sum():
+            favourites.add(int(counts.argmax()))
+    return len(favourites) > 1
+
+
+def class_errors(counts: Array) -> Array:
+    """The error in percent of each label; NaN for a label without images."""
+    totals = counts.sum(axis=1)
+    errors: Array = np.where(totals > 0, 100 * (1 - np.diag(counts) / np.maximum(totals, 1)), np.nan)
+    return errors
+
+
+def class_names(groups: Sequence[Group], members: Sequence[Members]) -> list[str]:
+    """The names of the classes; numbers for classes that occur in the arrays and have no name in the record."""
+    names = groups[0].runs[0].record["data"].get("classes")
+    known = [str(name) for name in names] if isinstance(names, list) else []
+    indices = [arrays[key] for member in members for arrays in member.arrays for key in ("label", "predicted")]
+    highest = max((int(array.max()) for array in indices if array.size), default=0)
+    return known + [str(number) for number in range(len(known), highest + 1)]
 
 
 def _check_shapes(name: str, arrays: Arrays) -> None:
@@ -60,55 +138,7 @@ def _check_shapes(name: str, arrays: Arrays) -> None:
         "mistakes": lambda: arrays["image"].ndim == 4 and len({len(array) for array in arrays.values()}) == 1,
     }
     indices = [arrays[key] for key in ("label", "predicted") if key in arrays]
+    if any(not np.issubdtype(array.dtype, np.integer) for array in indices):
+        raise ValueError("labels and predictions must be integers")
     if not expected[name]() or any((array < 0).any() or (array > MOST_CLASSES).any() for array in indices):
         raise ValueError("shapes or classes that do not fit together")
-
-
-def read_members(groups: Sequence[Group], name: str, problems: list[str]) -> list[Members]:
-    """For each group the arrays of its finished runs; what cannot be read goes to `problems`, by name."""
-    found = []
-    for group in groups:
-        arrays: list[Arrays] = []
-        for run in group.finished:
-            try:
-                arrays.append(read_arrays(run, name))
-            except InputError as error:
-                problems.append(str(error))
-        if arrays:
-            found.append(Members(group, tuple(arrays)))
-    return found
-
-
-def read_twins(setting: Setting, name: str, problems: list[str]) -> tuple[Members, Members] | None:
-    """A plain network and its residual twin at the greatest depth where both have the arrays."""
-    kinds = setting.kinds()
-    residual = next((groups for kind, groups in kinds.items() if kind.startswith("residual")), [])
-    plain = {group.depth: group for group in kinds.get("plain", [])}
-    for group in reversed(residual):
-        if group.depth in plain:
-            members = read_members([plain[group.depth], group], name, problems)
-            if len(members) == 2:
-                return members[0], members[1]
-    return None
-
-
-def mean_over_runs(members: Members, key: str) -> Array:
-    """The mean of one array over a group's runs; runs whose shape is not the first one's are left out."""
-    arrays = [arrays[key] for arrays in members.arrays]
-    mean: Array = np.mean([array for array in arrays if array.shape == arrays[0].shape], axis=0)
-    return mean
-
-
-def confusion(members: Members, num_classes: int) -> Array:
-    """Counts over all runs: rows are labels, columns predictions."""
-    counts = np.zeros((num_classes, num_classes), dtype=np.int64)
-    for arrays in members.arrays:
-        np.add.at(counts, (arrays["label"], arrays["predicted"]), 1)
-    return counts
-
-
-def class_errors(counts: Array) -> Array:
-    """The error in percent of each label; NaN for a label without images."""
-    totals = counts.sum(axis=1)
-    errors: Array = np.where(totals > 0, 100 * (1 - np.diag(counts) / np.maximum(totals, 1)), np.nan)
-    return errors

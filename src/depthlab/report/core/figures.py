@@ -1,25 +1,35 @@
-"""The figures that every sweep has: training curves, and error against depth."""
+"""The figures that every sweep has: final values of each network, and training curves."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from depthlab.errors import InputError
+import numpy as np
+
 from depthlab.report.core import style
-from depthlab.report.core.curve_bands import BINS, Band, Floats, average, read_columns
+from depthlab.report.core.curve_bands import BINS, Band
+from depthlab.report.core.group_curves import GroupCurves
 from depthlab.report.core.groups import Group, Setting
+from depthlab.report.core.task_description import Task, split_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
+
+# Up to this many runs, each is a line of its own; beyond, a band from the lowest to the highest run.
+FEW_RUNS = 5
+# A figure of more networks than this would not be legible.
+MOST_GROUPS = 24
+MOST_CURVES = 8
 
 
 @dataclass(frozen=True)
 class Figure:
     """A figure's file name, title, caption and drawing.
 
-    `drawing` is None where the data are not there, and `caption` then says why.
+    `drawing` is None where the data are missing; `caption` then gives the reason.
     """
 
     name: str
@@ -28,151 +38,154 @@ class Figure:
     drawing: Drawing | None
 
 
-def error_vs_depth(setting: Setting) -> Figure:
-    """Final errors against depth: every run a point, lines through the means, training beside test."""
-    title = "Error against depth"
-    kinds = {k: [g for g in groups if g.finished and g.depth] for k, groups in setting.kinds().items()}
-    kinds = {kind: groups for kind, groups in kinds.items() if groups}
-    if not kinds:
-        return Figure("error_vs_depth", title, "no run of a network with a depth has finished", None)
-    drawing, axes = style.new_figure(1, 2, 8, 3.4)
-    panels = (("train/err", "training error (%)"), ("test/err", "test error (%)"))
-    for axis, (metric, label) in zip(axes[0], panels, strict=True):
-        for kind, groups in kinds.items():
-            _depth_line(axis, groups, metric, kind, list(kinds))
-        depths = sorted({group.depth for groups in kinds.values() for group in groups})
-        if depths[-1] > 10 * depths[0]:
-            axis.set_xscale("log")
-        axis.set_xticks(depths, [str(depth) for depth in depths])
-        axis.minorticks_off()
-        axis.set(xlabel="depth (weighted layers)", ylabel=label)
-        highest = max(max(g.errors(metric).values()) for groups in kinds.values() for g in groups)
-        axis.set_ylim(0, 1.08 * highest or 1)
-    axes[0][0].legend()
+def strip_plot(groups: Sequence[Group]) -> Figure:
+    """Every run of every network as a point, beside the mean and its interval; a panel for each split."""
+    name, title = "final_values", "Final values"
+    shown = [group for group in groups if group.measured_keys()][:MOST_GROUPS]
+    if not shown:
+        return Figure(name, title, "no run has finished", None)
+    task = shown[0].task
+    shown = [group for group in shown if group.task.name == task.name]
+    with_val = any(group.has_folds for group in shown)
+    keys = [f"{split}/{task.primary}" for split in ("train", "val", "test") if split != "val" or with_val]
+    keys = [key for key in keys if any(group.values(key) for group in shown)]
+    height = 1.3 + 0.34 * len(shown)
+    drawing, axes = style.new_figure(1, len(keys), 2.2 + 3.3 * len(keys), height, sharey=True)
+    for axis, key in zip(axes[0], keys, strict=True):
+        _pair_lines(axis, shown, key)
+        for row, group in enumerate(shown):
+            _strip(axis, row, group, key)
+        axis.set(xlabel=task.heading(key))
+        axis.grid(False, axis="y")
+        axis.margins(x=0.06)
+    axes[0][0].set_yticks(range(len(shown)), [group.label for group in shown])
+    axes[0][0].set_ylim(len(shown) - 0.4, -0.6)
     caption = (
-        "Final errors of the last weights against depth. Each small point is a run, beside the mean that the "
-        "line goes through. "
-        "Training error is that of the final weights in evaluation mode."
+        "Final values of the last weights. Small points are runs; the large one is their mean, the bar its 95 % "
+        "interval (three or more runs, clipped to possible values). Lines join runs of one network and one seed under "
+        f"two recipes. {described(shown)}"
     )
-    return Figure("error_vs_depth", title, caption, drawing)
+    if len(groups) > len(shown):
+        caption += f" Not drawn: {', '.join(group.label for group in groups if group not in shown)}."
+    return Figure(name, title, caption, drawing)
 
 
-def training_curves(setting: Setting) -> Figure:
-    """The form of the paper's Figure 6: running training error thin, validation or test curve bold, a panel a kind."""
-    title = "Training curves"
-    kinds, problems = _read_kinds(setting)
+def training_curves(setting: Setting, curves: Mapping[str, GroupCurves]) -> Figure:
+    """The running training metric above the held-out one against steps, a column for each kind of network."""
+    name, title = "curves", "Training curves"
+    kinds = {k: [curves[g.label] for g in groups if curves[g.label].bands] for k, groups in setting.kinds().items()}
+    kinds = {kind: members[:MOST_CURVES] for kind, members in kinds.items() if members}
+    problems = [problem for group in setting.groups for problem in curves[group.label].problems]
     if not kinds:
-        return Figure("curves", title, "; ".join(problems) or "no run has finished", None)
-    depths = [group.depth for members in kinds.values() for group, _ in members]
-    drawing, axes = style.new_figure(1, len(kinds), 4.2 * len(kinds), 4.1, sharey=True)
-    for axis, (kind, members) in zip(axes[0], kinds.items(), strict=True):
-        for group, bands in members:
-            colour = style.colour(group.depth, depths)
-            look = {"color": colour, "marker": style.marker(group.depth, depths), "label": group.label}
-            _draw_bands(axis, bands, style.dashes(group.residual), look)
-        axis.set(title=kind, xlabel="iterations")
-        axis.xaxis.set_major_formatter("{x:,.0f}")
-        # Curves of many depths leave no room inside that is free in every sweep.
-        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
-    axes[0][0].set_ylabel("error (%)")
-    _limit_height(axes[0], kinds)
-    bold = sorted({name for members in kinds.values() for _, bands in members for name in bands} - {"train/err"})
-    names = {"val/err": "validation error", "test/err": "the test curve"}
-    caption = (
-        f"Thin: running training error; bold: {' or '.join(names[name] for name in bold) or 'nothing was measured'}. "
-        "Lines are means over runs, bands reach from the lowest to the highest run. "
-        + _points(kinds)
-        + (" These are copies whose curves were thinned." if _are_thinned(kinds) else "")
-        + "".join(f" Not drawn: {problem}." for problem in problems)
+        return Figure(name, title, "; ".join(problems[:3]) or "no run has finished", None)
+    splits = [s for s in ("train", "val", "test") if any(_of_split(c, s) for m in kinds.values() for c in m)]
+    columns = min(len(kinds), 6)
+    drawing, axes = style.new_figure(
+        len(splits), columns, max(4.5, 3.7 * columns), 2.5 * len(splits) + 0.5, sharey="row", sharex="col"
     )
-    return Figure("curves", title, caption, drawing)
+    for column, (kind, members) in enumerate(list(kinds.items())[:columns]):
+        looks = style.group_looks([member.group for member in members])
+        for row, split in enumerate(splits):
+            for member, look in zip(members, looks, strict=True):
+                _draw_curves(axes[row][column], _of_split(member, split), look)
+        axes[0][column].set_title(kind)
+        axes[-1][column].set_xlabel("steps")
+        axes[-1][column].xaxis.set_major_formatter("{x:,.0f}")
+        axes[-1][column].xaxis.get_major_locator().set_params(nbins=5)
+        axes[-1][column].legend(loc="upper center", bbox_to_anchor=(0.5, -0.26), ncols=2)
+    task = next(iter(kinds.values()))[0].group.task
+    for row, split in enumerate(splits):
+        axes[row][0].set_ylabel(_axis_title(task, split))
+        _limit_height(axes[row], [b for m in kinds.values() for c in m if (b := _of_split(c, split))])
+    return Figure(name, title, _curves_caption(kinds, problems, list(setting.groups)), drawing)
 
 
-def _depth_line(axis: Any, groups: Sequence[Group], metric: str, kind: str, kinds: list[str]) -> None:
-    from matplotlib.transforms import ScaledTranslation
-
-    residual, index = groups[0].residual, kinds.index(kind)
-    colour = style.kind_colour(kind, kinds)
-    means = [summary.mean for group in groups if (summary := group.summary(metric))]
-    axis.plot(
-        [group.depth for group in groups],
-        means,
-        style.dashes(residual),
-        color=colour,
-        marker=style.MARKERS[index % len(style.MARKERS)],
-        markerfacecolor=colour if residual else "white",
-        label=kind,
-        clip_on=False,
-    )
-    # The runs stand a little to the right of their mean, which would hide them; one column for each kind.
-    beside = axis.transData + ScaledTranslation((7 + 4 * index) / 72, 0, axis.figure.dpi_scale_trans)
-    for group in groups:
-        errors = list(group.errors(metric).values())
-        axis.plot([group.depth] * len(errors), errors, ".", color=colour, markersize=4, transform=beside, clip_on=False)
+def described(groups: Sequence[Group]) -> str:
+    """n, steps and recipe of the groups in a figure, for its caption."""
+    counts = sorted({len(group.values(f"train/{group.task.primary}")) for group in groups})
+    n = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
+    steps = sorted({int(run.record["steps"]) for group in groups for run in group.finished})
+    span = " to ".join(f"{s:,}" for s in dict.fromkeys((steps[0], steps[-1]))) if steps else "no"
+    parts = [n, f"{span} steps", *_recipe(groups)]
+    return f"{'; '.join(parts)}."
 
 
-Bands = dict[str, Band]
+def _recipe(groups: Sequence[Group]) -> list[str]:
+    """The few values that readers ask for first, each with every value that it has among the groups."""
+    found = []
+    for key, words in style.RECIPE.items():
+        values = list(dict.fromkeys(str(v) for group in groups if (v := group.config.get(key)) is not None))
+        if values and values != ["0"]:
+            found.append(f"{words} {' or '.join(values)}")
+    return found
 
 
-def _read_kinds(setting: Setting) -> tuple[dict[str, list[tuple[Group, Bands]]], list[str]]:
-    """The curves of every kind, averaged group by group so that only one run's points are held as text."""
-    kinds: dict[str, list[tuple[Group, Bands]]] = {}
-    problems: list[str] = []
-    for kind, groups in setting.kinds().items():
-        for group in groups:
-            if bands := _read_bands(group, problems):
-                kinds.setdefault(kind, []).append((group, bands))
-    return kinds, problems
+def _strip(axis: Any, row: int, group: Group, key: str) -> None:
+    values = list(group.values(key).values())
+    if not values:
+        return
+    colour = style.COLOURS[1] if not group.residual else style.COLOURS[0]
+    axis.plot(values, [row] * len(values), ".", color=colour, markersize=5, alpha=0.7, clip_on=False)
+    summary = group.summary(key)
+    if summary is None or group.num_settled(key) is not None or len(values) < 2:
+        return
+    if summary.low is not None and summary.high is not None and summary.n > 2:
+        axis.plot([summary.low, summary.high], [row + 0.22] * 2, color=colour, linewidth=1.4, clip_on=False)
+    axis.plot([summary.mean], [row + 0.22], "D", color=colour, markersize=4.5, markerfacecolor="white", clip_on=False)
 
 
-def _read_bands(group: Group, problems: list[str]) -> Bands:
-    curves: dict[str, list[tuple[Floats, Floats]]] = {}
-    for run in group.finished:
-        try:
-            columns = read_columns(run.directory, ("train/err", "val/err", "test/err"))
-        except InputError as error:
-            problems.append(str(error).replace(str(run.directory), run.directory.name).rstrip("."))
+def _pair_lines(axis: Any, groups: Sequence[Group], key: str) -> None:
+    """A grey line for each seed between neighbours that are one network under two recipes."""
+    for row, (upper, lower) in enumerate(pairwise(groups)):
+        if upper.network != lower.network:
             continue
-        if run.record["data"].get("test_curve"):
-            columns.pop("val/err", None)
-        else:
-            columns.pop("test/err", None)
-        for name, curve in columns.items():
-            curves.setdefault(name, []).append(curve)
-    last = max((run.record["steps"] for run in group.finished), default=1)
-    return {name: average(members, last) for name, members in curves.items()}
+        first, second = upper.values(key), lower.values(key)
+        for repetition in first.keys() & second.keys():
+            axis.plot([first[repetition], second[repetition]], [row, row + 1], color="#bbbbbb", linewidth=0.5, zorder=0)
 
 
-def _draw_bands(axis: Any, bands: Bands, dashes: str, look: dict[str, Any]) -> None:
-    for name, band in bands.items():
-        bold = name != "train/err"
-        if bold or len(bands) == 1:
-            # Markers tell depths apart where colour is not printed.
-            every = max(1, len(band.step) // 10)
-            axis.plot(band.step, band.mean, dashes, linewidth=1.8, markersize=4, markevery=every, **look)
-        else:
-            axis.plot(band.step, band.mean, color=look["color"], linewidth=0.7, alpha=0.8)
-        axis.fill_between(band.step, band.low, band.high, color=look["color"], alpha=0.12, linewidth=0)
+def _of_split(curves: GroupCurves, split: str) -> Band | None:
+    return next((band for key, band in curves.bands.items() if split_of(key) == split), None)
 
 
-def _limit_height(axes: Sequence[Any], kinds: dict[str, list[tuple[Group, Bands]]]) -> None:
-    """Cut the first steps off, where every network is near chance, as the paper does; never a final value."""
-    bands = [band for members in kinds.values() for _, bands in members for band in bands.values()]
-    settled = max(float(band.mean[len(band.mean) // 10 :].max()) for band in bands)
-    axes[0].set_ylim(0, min(100.0, 1.1 * settled + 1))
+def _draw_curves(axis: Any, band: Band | None, look: dict[str, Any]) -> None:
+    """Each run thin where they are few, else their range; the mean in bold, with markers for print without colour."""
+    if band is None:
+        return
+    if len(band.runs) <= FEW_RUNS:
+        for run in band.runs if len(band.runs) > 1 else ():
+            axis.plot(band.step, run, color=look["color"], linewidth=0.6, alpha=0.55)
+    else:
+        axis.fill_between(band.step, band.low, band.high, color=look["color"], alpha=0.15, linewidth=0)
+    axis.plot(band.step, band.mean, linewidth=1.6, markersize=4, markevery=max(1, len(band.step) // 8), **look)
 
 
-def _are_thinned(kinds: dict[str, list[tuple[Group, Bands]]]) -> bool:
-    """Whether a run's record says that it was copied with fewer points than were logged."""
-    runs = [run.record.get("published") for members in kinds.values() for group, _ in members for run in group.finished]
-    return any(n > copy["max_points"] for copy in runs if copy for n in copy["points_before"].values())
+def _limit_height(axes: Sequence[Any], bands: Sequence[Band]) -> None:
+    """Cut off the first steps, where every network is near chance, as the paper does; never a final value."""
+    highest = max(float(np.nanmax(band.runs[:, band.runs.shape[1] // 10 :])) for band in bands)
+    if min(float(band.low.min()) for band in bands) >= 0:
+        axes[0].set_ylim(0, 1.05 * highest or 1)
 
 
-def _points(kinds: dict[str, list[tuple[Group, Bands]]]) -> str:
-    total = sum(band.num_points for members in kinds.values() for _, bands in members for band in bands.values())
-    longest = max(band.num_points for members in kinds.values() for _, bands in members for band in bands.values())
+def _axis_title(task: Task, split: str) -> str:
+    key = f"{split}/{task.primary}"
+    return task.heading(f"{key}_running" if split == "train" else key)
+
+
+def _curves_caption(
+    kinds: Mapping[str, Sequence[GroupCurves]], problems: Sequence[str], groups: Sequence[Group]
+) -> str:
+    bands = [band for members in kinds.values() for curves in members for band in curves.bands.values()]
+    total, longest = sum(band.num_points for band in bands), max(band.num_points for band in bands)
     thinned = f"; where a curve has more than {BINS}, a drawn point is the mean of its bin" if longest > BINS else ""
-    return f"All {total:,} logged points are used{thinned}."
-
-
-DEFAULT: tuple[Callable[[Setting], Figure], ...] = (error_vs_depth, training_curves)
+    few = max(len(band.runs) for band in bands) <= FEW_RUNS
+    copies = any(curves.is_thinned for members in kinds.values() for curves in members)
+    drawn = [curves.group for members in kinds.values() for curves in members]
+    hidden = [group.label for group in groups if group.finished and group not in drawn]
+    return (
+        f"Bold: mean over runs. {'Thin: runs.' if few else 'Bands reach from the lowest to the highest run.'} "
+        f"{described(drawn)} All {total:,} logged points are used{thinned}."
+        + (" These are copies whose curves were thinned." if copies else "")
+        + (f" Not drawn: {', '.join(hidden)}." if hidden else "")
+        + "".join(f" Not read: {problem}." for problem in problems[:3])
+    )

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from depthlab.report.core.runs import Repetition, Run
-from depthlab.report.core.statistics import Summary, summarize
+from depthlab.report.core.collection import Repetition, Run
+from depthlab.report.core.statistics import Sample, Summary, summarize
+from depthlab.report.core.task_description import EMA, RUNNING, Metric, Task
 
 # What tells the networks of one comparison apart; everything else must be equal between them.
 NETWORK = ("model.name", "model.depth", "model.residual", "recipe")
@@ -18,6 +19,8 @@ TRANSFER = ("model.weights", "model.drop_classifier", "model.freeze", "optimizer
 FOLLOWS_DEPTH = ("schedule.warmup_steps",)
 STRICT = (*NETWORK, "model.shortcut", *TRANSFER)
 LOOSE = (*STRICT, *FOLLOWS_DEPTH)
+# A run has settled below the first part of the chance error; above the second it has learned next to nothing.
+SETTLED, LOST = 0.5, 0.75
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,12 @@ class Group:
     @property
     def network(self) -> str:
         """The network's name."""
-        return str(self.runs[0].record["model"]["name"])
+        return self.runs[0].network
+
+    @property
+    def task(self) -> Task:
+        """What the runs measure."""
+        return self.runs[0].task
 
     @property
     def config(self) -> dict[str, Any]:
@@ -40,27 +48,37 @@ class Group:
 
     @property
     def depth(self) -> int:
-        """Weighted layers; 0 for a network that has no such number."""
-        return int(self.runs[0].record["model"]["depth"] or 0)
+        """Weighted layers; 0 for a network without such a number."""
+        return self.runs[0].depth
 
     @property
     def residual(self) -> bool:
-        """Whether the network has shortcuts; True for one that is no residual network and no plain twin either."""
-        return self.runs[0].record["model"]["residual"] is not False
+        """Whether the network has shortcuts; True for one that is neither residual nor a plain twin."""
+        return self.runs[0].residual is not False
+
+    @property
+    def recipe_apart_from_depth(self) -> tuple[tuple[str, str], ...]:
+        """What must be equal between groups that stand for one recipe at several depths."""
+        return tuple(item for item in self.runs[0].identity() if item[0] not in STRICT)
 
     @property
     def kind(self) -> str:
         """What the network shares with others of another depth, such as `plain` or `residual (B), from weights`."""
         shortcut = self.config.get("model.shortcut")
         letter = "" if shortcut in (None, "A") else f" ({shortcut})"
-        is_residual = self.runs[0].record["model"]["residual"]
+        is_residual = self.runs[0].residual
         kind = self.network if is_residual is None else f"residual{letter}" if is_residual else "plain"
         return ", ".join([kind, *_start(self.config)])
 
     @property
     def finished(self) -> list[Run]:
-        """The runs that enter statistics, by seed and fold."""
-        return sorted((run for run in self.runs if run.status == "finished"), key=lambda run: run.repetition)
+        """The finished runs by seed and fold."""
+        return self._with_status("finished")
+
+    @property
+    def diverged(self) -> list[Run]:
+        """The diverged runs by seed and fold."""
+        return self._with_status("diverged")
 
     @property
     def has_folds(self) -> bool:
@@ -93,15 +111,54 @@ class Group:
         """How many runs have one of `statuses`."""
         return sum(run.status in statuses for run in self.runs)
 
-    def errors(self, metric: str) -> dict[Repetition, float]:
-        """From repetition to final error in percent, of the finished runs that have it."""
-        errors = {run.repetition: run.error(metric) for run in self.finished}
-        return {repetition: error for repetition, error in errors.items() if error is not None}
+    def values(self, key: str) -> dict[Repetition, float]:
+        """From repetition to final value of the runs that have it.
 
-    def summary(self, metric: str) -> Summary | None:
-        """The summary of a final error; None where no finished run has it."""
-        errors = list(self.errors(metric).values())
-        return summarize(errors) if errors else None
+        A diverged run counts at the chance value where the metric has one, because leaving it out would flatter the
+        network.
+        """
+        values = {run.repetition: run.value(key) for run in self.finished}
+        found = {repetition: value for repetition, value in values.items() if value is not None}
+        chance = self.metric(key).chance
+        if chance is not None and not key.startswith(EMA):
+            found |= {run.repetition: chance for run in self.diverged if run.num_images(key) != 0}
+        return dict(sorted(found.items()))
+
+    def sample(self, key: str) -> Sample:
+        """The values with what bounds them: possible values, and half an image as the least deviation."""
+        metric = self.metric(key)
+        numbers = [number for run in self.runs if (number := run.num_images(key))]
+        floor = 50 / min(numbers) if numbers and metric.counts_images else 0.0
+        low, high = metric.bounds
+        return Sample(self.values(key), floor, low, high)
+
+    def metric(self, key: str) -> Metric:
+        """The metric behind a key."""
+        return self.task.metric(key)
+
+    def summary(self, key: str) -> Summary | None:
+        """The summary of a final value; None where no run has it."""
+        sample = self.sample(key)
+        return summarize(sample) if sample.values else None
+
+    def num_settled(self, key: str) -> int | None:
+        """How many runs have settled where others have learned next to nothing; None where the runs agree."""
+        metric = self.metric(key)
+        if metric.chance is None:
+            return None
+        chance = metric.shortfall(metric.chance)
+        errors = [metric.shortfall(value) for value in self.values(key).values()]
+        settled = sum(error < SETTLED * chance for error in errors)
+        return settled if settled and any(error > LOST * chance for error in errors) else None
+
+    def measured_keys(self) -> list[str]:
+        """The primary metric's keys that a run has, in the order in which they are shown."""
+        name = self.task.primary
+        keys = [f"train/{name}", f"train/{name}{RUNNING}", f"val/{name}", f"test/{name}"]
+        return [key for key in (*keys, *(EMA + key for key in keys)) if self.values(key)]
+
+    def _with_status(self, status: str) -> list[Run]:
+        return sorted((run for run in self.runs if run.status == status), key=lambda run: run.repetition)
 
 
 @dataclass(frozen=True)
@@ -174,12 +231,12 @@ def _start(config: dict[str, Any]) -> list[str]:
 
 
 def _order(run: Run) -> tuple[Any, ...]:
-    return run.record["model"]["depth"] or 0, bool(run.record["model"]["residual"]), run.identity()
+    return run.depth, bool(run.residual), run.identity()
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
     """The network's name; where several groups bear it, with what differs between those."""
-    names = [str(run.record["model"]["name"]) for run in runs]
+    names = [run.network for run in runs]
     labels = []
     for run, name in zip(runs, names, strict=True):
         twins = [other.config for other, its_name in zip(runs, names, strict=True) if its_name == name]

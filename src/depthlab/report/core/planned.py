@@ -1,4 +1,4 @@
-"""Runs that a sweep was launched for and that have left nothing yet, from the configurations it froze."""
+"""Runs that a sweep was launched for and that have left no record yet, from the configurations it froze."""
 
 from __future__ import annotations
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from depthlab.report.core.comparisons import Comparison, compare_pairs
+from depthlab.report.core.collection import Collection
+from depthlab.report.core.comparisons import Comparison, compare_pair
 from depthlab.report.core.groups import NETWORK, Group, Setting
-from depthlab.report.core.runs import Collection
 
 
 @dataclass(frozen=True)
@@ -20,15 +20,15 @@ class Sweep:
     settings: tuple[Setting, ...]
 
 
-def compare_sweeps(sweeps: Sequence[Sweep], metric: str, size: float) -> list[Comparison]:
-    """Each later sweep's networks minus the first one's of the same name; one Holm family."""
+def compare_sweeps(sweeps: Sequence[Sweep], key: str) -> list[Comparison]:
+    """Each later sweep's networks minus the first one's of the same name, paired by seed."""
     first = _by_name(sweeps[0])
     pairs = [(group, first[name]) for sweep in sweeps[1:] for name, group in _by_name(sweep).items() if name in first]
-    return compare_pairs(pairs, metric, size)
+    return [comparison for pair in pairs for comparison in compare_pair(*pair, key, by_seed=True)]
 
 
 def unpaired(sweeps: Sequence[Sweep]) -> list[str]:
-    """A line for each network that cannot be set beside one of the first sweep."""
+    """A line for each network that cannot be compared with one of another sweep."""
     lines = []
     for sweep in sweeps:
         others = {name for other in sweeps if other is not sweep for name in _by_name(other)}
@@ -58,6 +58,7 @@ def _values(sweep: Sweep) -> dict[str, str]:
     for run in sweep.found.runs:
         record = run.record
         made_by = {f"version of {name}": version for name, version in (record.get("versions") or {}).items()}
+        made_by |= {f"extension {name}": version for name, version in (record.get("extensions") or {}).items()}
         made_by |= {"device": record.get("device"), "commit": (record.get("git") or {}).get("commit")}
         for key, value in (*run.config.items(), *made_by.items(), ("seed", run.seed), ("fold", run.fold)):
             if key not in NETWORK and value is not None:

@@ -9,7 +9,7 @@ from statistics import mean
 from typing import Any
 
 from depthlab.report.core import style
-from depthlab.report.core.report_tables import markdown_table, show
+from depthlab.report.core.table import markdown_table, show
 
 FOLDER = "benchmarks"
 SPANS = 4  # of a table of losses

@@ -1,4 +1,4 @@
-"""Means with their intervals, differences between networks, and how many seeds a difference needs."""
+"""Means and differences with their 95 % intervals, and the smallest difference that runs would show."""
 
 from __future__ import annotations
 
@@ -6,19 +6,56 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 LEVEL = 0.95
 POWER = 0.8
-MOST_SEEDS = 10_000
+FEWEST_PAIRS = 2
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The values of one metric over repetitions, each named by what tells it apart (such as a seed).
+
+    Attributes:
+        values: from repetition to value; all finite.
+        floor: the least standard deviation that an interval assumes, such as half an image in percent.
+        low: the least possible value.
+        high: the largest possible value.
+    """
+
+    values: Mapping[Any, float]
+    floor: float = 0.0
+    low: float = -math.inf
+    high: float = math.inf
+
+    def __post_init__(self) -> None:
+        if not all(math.isfinite(value) for value in self.values.values()):
+            raise ValueError(f"values must be finite, got {list(self.values.values())}")
+
+    @property
+    def n(self) -> int:
+        """The number of repetitions."""
+        return len(self.values)
+
+    @property
+    def mean(self) -> float:
+        """The mean."""
+        return statistics.fmean(self.values.values())
+
+    @property
+    def spread(self) -> float:
+        """The standard deviation that intervals are made of: the sample's, but no less than the floor."""
+        return max(deviation(list(self.values.values())) or 0.0, self.floor)
 
 
 @dataclass(frozen=True)
 class Summary:
     """Repetitions of one measurement.
 
-    `sd` is the sample's standard deviation, None for one run. `low` and `high` bound the mean (t, 95 %); None
-    for one run and where all runs are equal, because then nothing is known about the spread.
+    `sd` is the sample's standard deviation, None for one run. `low` and `high` bound the mean (t, 95 %, clipped to
+    possible values); None for one run, and where all runs are equal and no floor says how exact they are.
     """
 
     n: int
@@ -32,128 +69,174 @@ class Summary:
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference of means with its 95 % interval and two-sided p; both None where no test is possible.
+    """A difference of means, or another linear combination of them, with its 95 % interval.
 
-    `n` is the number of pairs, or the number of runs on each side; `sd` the deviation that n refers to: of the
-    paired differences, or the root mean square of the groups' own.
+    `n` is the number of pairs, or the number of runs on each side. `standard_error`, `degrees`, `low` and `high` are
+    None where no interval is possible.
     """
 
     mean: float
     n: tuple[int, ...]
     paired: bool
-    sd: float | None = None
+    standard_error: float | None = None
+    degrees: float | None = None
     low: float | None = None
     high: float | None = None
-    p: float | None = None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """(low, high), or None."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
 
 
-def summarize(values: Sequence[float]) -> Summary:
-    """The summary of at least one finite value.
+def summarize(sample: Sample) -> Summary:
+    """The summary of a sample of at least one value.
 
     Raises:
-        ValueError: there is no value, or one is not finite; whoever calls leaves those out by name.
+        ValueError: the sample is empty.
     """
-    if not values or not all(math.isfinite(value) for value in values):
-        raise ValueError(f"values must be finite and at least one, got {list(values)}")
-    n, mean, sd = len(values), statistics.fmean(values), _deviation(values)
-    half = half_width(sd / math.sqrt(n), n - 1) if sd else None
-    low, high = (None, None) if half is None else (mean - half, mean + half)
-    return Summary(n, mean, sd, low, high, min(values), max(values))
+    if not sample.values:
+        raise ValueError("a summary needs at least one value")
+    values = list(sample.values.values())
+    low = high = None
+    if sample.n > 1 and sample.spread > 0:
+        half = half_width(sample.spread / math.sqrt(sample.n), sample.n - 1)
+        low, high = max(sample.low, sample.mean - half), min(sample.high, sample.mean + half)
+    return Summary(sample.n, sample.mean, deviation(values), low, high, min(values), max(values))
+
+
+def welch(first: Sample, second: Sample) -> Difference:
+    """`first` minus `second` with Welch's interval, clipped to possible differences."""
+    return combine([first, second], [1.0, -1.0])
+
+
+def combine(samples: Sequence[Sample], weights: Sequence[float], images: tuple[float, int] | None = None) -> Difference:
+    """The sum of weight times mean over independent samples, with Satterthwaite's degrees of freedom.
+
+    Args:
+        samples: the samples; each needs two values for an interval.
+        weights: one weight a sample; (1, -1) gives Welch's interval.
+        images: the variance that the choice of test images adds, and the number of images behind it. Its own t interval
+            is added to that of the runs as the root of the sum of squares, which is never narrower than either.
+    """
+    mean = math.fsum(weight * sample.mean for weight, sample in zip(weights, samples, strict=True))
+    counts = tuple(sample.n for sample in samples)
+    if min(counts) < 2:
+        return Difference(mean, counts, False)
+    parts = [((w * s.spread) ** 2 / s.n, s.n - 1) for w, s in zip(weights, samples, strict=True)]
+    variance = math.fsum(part for part, _ in parts)
+    if variance == 0:
+        return Difference(mean, counts, False)
+    degrees = variance**2 / math.fsum(part**2 / df for part, df in parts)
+    widening = 1.0
+    if images is not None:
+        of_images = half_width(math.sqrt(images[0]), images[1] - 1)
+        widening = math.hypot(1.0, of_images / half_width(math.sqrt(variance), degrees))
+    error = widening * math.sqrt(variance)
+    return _bounded(Difference(mean, counts, False), error, degrees, _possible(samples, weights))
+
+
+def paired(first: Sample, second: Sample) -> Difference:
+    """`first` minus `second` over the repetitions that both have, with the paired t interval.
+
+    Raises:
+        ValueError: fewer than two repetitions are shared.
+    """
+    shared = [key for key in first.values if key in second.values]
+    if len(shared) < FEWEST_PAIRS:
+        raise ValueError(f"{len(shared)} shared repetitions are too few for pairs")
+    values = [first.values[key] - second.values[key] for key in shared]
+    spread = max(deviation(values) or 0.0, math.hypot(first.floor, second.floor))
+    known = Difference(statistics.fmean(values), (len(values),), True)
+    if spread == 0:
+        return known
+    error = spread / math.sqrt(len(values))
+    return _bounded(known, error, len(values) - 1, _possible([first, second], [1.0, -1.0]))
+
+
+def share_pairs(first: Sample, second: Sample) -> bool:
+    """Whether enough repetitions are in both samples for a paired interval."""
+    return len(first.values.keys() & second.values.keys()) >= FEWEST_PAIRS
+
+
+def smallest_shown(difference: Difference) -> float | None:
+    """The smallest true difference whose interval excludes zero in 80 % of such experiments; None without an interval.
+
+    It follows from the standard error and the degrees of freedom of these runs, not from the difference they had.
+    """
+    if difference.standard_error is None or difference.degrees is None:
+        return None
+    return difference.standard_error * _noncentrality(round(difference.degrees, 3))
 
 
 def half_width(standard_error: float, degrees: float) -> float:
     """Half the width of the two-sided 95 % t interval."""
-    from scipy import stats
-
-    return float(stats.t.ppf((1 + LEVEL) / 2, degrees) * standard_error)
+    return _t_quantile(degrees) * standard_error
 
 
-def contrast(samples: Sequence[Mapping[Any, float]], signs: Sequence[int]) -> Difference:
-    """The sum of sign times mean over groups of runs, each a map from repetition (such as a seed) to value.
+def power(noncentrality: float, degrees: float) -> float:
+    """The probability that a two-sided 5 % t test sees a difference of `noncentrality` standard errors.
 
-    Paired by repetition where the groups share at least two; those that not all have are then not used.
-    Otherwise by Welch's standard error with Satterthwaite's degrees of freedom, which for two groups and signs
-    (1, -1) is Welch's test.
+    The mean over the quantiles of the standard error's own distribution, so that scipy's noncentral t, which is NaN
+    for some arguments (scipy issue 25470), is not needed. Exact to 0.0002.
     """
-    shared = sorted(set.intersection(*(set(sample) for sample in samples)))
-    if len(shared) >= 2:
-        values = [math.fsum(sign * sample[key] for sign, sample in zip(signs, samples, strict=True)) for key in shared]
-        return _paired(values)
-    return _welch([list(sample.values()) for sample in samples], signs)
+    import numpy as np
+    from scipy import special
+
+    limits = _limits(degrees)
+    return _finite(float(np.mean(special.ndtr(noncentrality - limits) + special.ndtr(-noncentrality - limits))))
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p values, in the order given (Holm 1979)."""
-    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
-    adjusted, highest = [0.0] * len(p_values), 0.0
-    for rank, i in enumerate(order):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
-        adjusted[i] = highest
-    return adjusted
-
-
-def seeds_needed(difference: Difference, size: float) -> int | None:
-    """Seeds (a side) at which a two-sided 5 % t-test sees a true difference of `size` with power 0.8.
-
-    None where the spread is unknown or more than 10,000 seeds would not do.
-    """
-    if not difference.sd:
-        return None
-    sides = 1 if difference.paired else 2
-    low, high = 1, 2
-    while _power(high, size / difference.sd, sides) < POWER:
-        low, high = high, high * 2
-        if low > MOST_SEEDS:
-            return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if _power(middle, size / difference.sd, sides) >= POWER else (middle, high)
-    return high
-
-
-def _paired(values: list[float]) -> Difference:
-    summary = summarize(values)
-    unknown = Difference(summary.mean, (summary.n,), True, summary.sd)
-    if not summary.sd:
-        return unknown
-    return _tested(unknown, summary.sd / math.sqrt(summary.n), summary.n - 1)
-
-
-def _welch(samples: list[list[float]], signs: Sequence[int]) -> Difference:
-    mean = math.fsum(sign * statistics.fmean(sample) for sign, sample in zip(signs, samples, strict=True))
-    counts = tuple(len(sample) for sample in samples)
-    if min(counts) < 2:
-        return Difference(mean, counts, False)
-    deviations = [_deviation(sample) or 0.0 for sample in samples]
-    variances = [sd**2 / n for sd, n in zip(deviations, counts, strict=True)]
-    unknown = Difference(mean, counts, False, math.sqrt(statistics.fmean(sd**2 for sd in deviations)))
-    if not any(variances):
-        return unknown
-    shares = math.fsum(variance**2 / (n - 1) for variance, n in zip(variances, counts, strict=True))
-    return _tested(unknown, math.sqrt(math.fsum(variances)), math.fsum(variances) ** 2 / shares)
-
-
-def _tested(difference: Difference, standard_error: float, degrees: float) -> Difference:
-    from scipy import stats
-
-    half = half_width(standard_error, degrees)
-    p = float(2 * stats.t.sf(abs(difference.mean) / standard_error, degrees))
-    mean, n, paired, sd = difference.mean, difference.n, difference.paired, difference.sd
-    return Difference(mean, n, paired, sd, mean - half, mean + half, p)
-
-
-def _deviation(values: Sequence[float]) -> float | None:
-    """The sample's deviation; exactly 0 where the values differ by no more than rounding."""
+def deviation(values: Sequence[float]) -> float | None:
+    """The sample's standard deviation; None for one value, exactly 0 where values differ by no more than rounding."""
     if len(values) < 2:
         return None
     scale = max(1.0, *(abs(value) for value in values))
     return 0.0 if max(values) - min(values) <= 1e-9 * scale else statistics.stdev(values)
 
 
-def _power(n: int, size: float, sides: int) -> float:
-    from scipy import stats
+def _bounded(known: Difference, error: float, degrees: float, possible: tuple[float, float]) -> Difference:
+    half = half_width(error, degrees)
+    low, high = max(possible[0], known.mean - half), min(possible[1], known.mean + half)
+    return Difference(known.mean, known.n, known.paired, error, degrees, low, high)
 
-    degrees = sides * (n - 1)
-    noncentrality = size * math.sqrt(n / sides)
-    limit = stats.t.ppf((1 + LEVEL) / 2, degrees)
-    return float(stats.nct.sf(limit, degrees, noncentrality) + stats.nct.cdf(-limit, degrees, noncentrality))
+
+def _possible(samples: Sequence[Sample], weights: Sequence[float]) -> tuple[float, float]:
+    """The least and the largest value that the weighted sum of the samples' means can have."""
+    pairs = list(zip(weights, samples, strict=True))
+    low = sum(w * (s.low if w > 0 else s.high) for w, s in pairs if w)
+    return low, sum(w * (s.high if w > 0 else s.low) for w, s in pairs if w)
+
+
+@lru_cache(maxsize=64)
+def _limits(degrees: float) -> Any:
+    """How large a difference must come out, in true standard errors, at the quantiles of the estimated error."""
+    import numpy as np
+    from scipy import special
+
+    quantiles = (np.arange(2500) + 0.5) / 2500
+    return _t_quantile(degrees) * np.sqrt(2 * special.gammaincinv(degrees / 2, quantiles) / degrees)
+
+
+@lru_cache(maxsize=1024)
+def _noncentrality(degrees: float) -> float:
+    """How many standard errors a true difference must have to be shown with power 0.8."""
+    low, high = 0.0, 4.0
+    while power(high, degrees) < POWER:
+        high *= 2
+    while high - low > 1e-3 * high:
+        middle = (low + high) / 2
+        low, high = (low, middle) if power(middle, degrees) >= POWER else (middle, high)
+    return high
+
+
+def _t_quantile(degrees: float) -> float:
+    from scipy import special
+
+    return _finite(float(special.stdtrit(degrees, (1 + LEVEL) / 2)))
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ArithmeticError(f"a statistical function returned {value}")
+    return value

@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from depthlab.report.core.groups import Group
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -14,6 +16,14 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DPI = 150
+# What captions say of a recipe.
+RECIPE = {
+    "optimizer.name": "optimizer",
+    "optimizer.lr": "lr",
+    "schedule.warmup_steps": "warm-up steps",
+    "data.batch_size": "batch",
+    "trainer.precision": "precision",
+}
 SETTINGS: Any = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -71,14 +81,21 @@ def kind_colour(kind: str, kinds: Sequence[str]) -> str:
     return (COLOURS[0], *COLOURS[2:])[[name for name in kinds if name != "plain"].index(kind) % (len(COLOURS) - 1)]
 
 
-def colour(depth: int, depths: Sequence[int]) -> str:
-    """The colour of a depth among those in the figure."""
-    return COLOURS[sorted(set(depths)).index(depth) % len(COLOURS)]
-
-
-def marker(depth: int, depths: Sequence[int]) -> str:
-    """The marker of a depth among those in the figure."""
-    return MARKERS[sorted(set(depths)).index(depth) % len(MARKERS)]
+def group_looks(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """Colour, marker, dashes and label of each group of one kind: by depth, or by place where depths repeat."""
+    depths = [group.depth for group in groups]
+    ranks = sorted(set(depths))
+    distinct = len(ranks) == len(depths)
+    return [
+        {
+            "color": COLOURS[idx % len(COLOURS)],
+            "marker": MARKERS[idx % len(MARKERS)],
+            "linestyle": dashes(group.residual),
+            "label": group.label,
+        }
+        for place, group in enumerate(groups)
+        for idx in [ranks.index(group.depth) if distinct else place]
+    ]
 
 
 def dashes(residual: bool) -> str:

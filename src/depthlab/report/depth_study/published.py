@@ -1,8 +1,7 @@
-"""Sets our errors beside published ones (published.yaml) and says whether they agree."""
+"""Compares our errors with published ones (published.yaml) where data, schedule and length are the same."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,97 +9,170 @@ from typing import Any
 
 import yaml
 
+from depthlab.errors import InputError
 from depthlab.report.core.groups import Group
-from depthlab.report.core.statistics import Summary, half_width
+from depthlab.report.core.statistics import Summary
+from depthlab.report.core.summary_tables import mean_and_deviation
+from depthlab.report.core.table import Table
 
 FILE = Path(__file__).with_name("published.yaml")
+REPRODUCED, DIFFERS, IMPRECISE, NO_INTERVAL = "reproduced", "differs", "compatible, too imprecise", "no interval"
+WITHIN = 0.5  # points
+
+
+@dataclass(frozen=True)
+class Number:
+    """One published error in percent: its value, the runs behind it, how far it may be read wrong, and its source."""
+
+    name: str
+    source: str
+    url: str
+    metric: str
+    residual: bool
+    depth: int
+    value: float
+    sd: float | None
+    runs: int
+    approx: bool
+    accuracy: float
+    conditions: Mapping[str, Any]
+
+    @property
+    def text(self) -> str:
+        """`6.61 ± 0.16`; with `≈` where the number was read off a figure."""
+        return f"{'≈ ' if self.approx else ''}{self.value:.2f}{'' if self.sd is None else f' ± {self.sd:.2f}'}"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One published number beside ours.
-
-    `low` and `high` bound, with 95 %, where the published measurement would lie if it were a repetition of our
-    runs; None where nothing can be said. `word` is reproduced, better, worse, undecided or not comparable.
-    """
+    """One published number beside ours; `unmet` lists what forbids the comparison, and `word` is empty then."""
 
     group: Group
-    source: str
-    title: str
-    metric: str
-    published: float
+    number: Number
     ours: Summary
-    low: float | None
-    high: float | None
     word: str
-    reason: str
+    unmet: tuple[str, ...]
 
 
-def judge_published(groups: Sequence[Group]) -> list[Verdict]:
-    """A verdict for every finished group and every published number of its depth and kind."""
-    table = yaml.safe_load(FILE.read_text(encoding="utf-8"))
-    return [verdict for group in groups for verdict in _verdicts(group, table)]
+@dataclass(frozen=True)
+class Published:
+    """The file's numbers and the keys that it knows."""
+
+    numbers: tuple[Number, ...]
+    paper_recipe: Mapping[str, Any]
+    paper_details: Mapping[str, Any]
+    free: tuple[str, ...]
 
 
-def _verdicts(group: Group, table: Mapping[str, Any]) -> Iterator[Verdict]:
-    for entry in table["sources"]:
-        number = entry["errors"].get(group.depth)
-        ours = group.summary(entry["metric"])
-        if entry["residual"] != group.residual or number is None or ours is None:
-            continue
-        low, high = _expected(ours, number["runs"], entry["accuracy"])
-        differences = [*_unmet(group.config, entry["conditions"]), *_extra(group.config, entry["conditions"], table)]
-        word, reason = _word(number["value"], ours, low, high, table, entry.get("margin"))
-        if differences:
-            word, reason = "not comparable", _list_differences(differences)
-        yield Verdict(
-            group,
-            entry["source"],
-            entry["title"],
-            entry["metric"],
-            number["value"],
-            ours,
-            low,
-            high,
-            word,
-            reason,
+def read_published(file: Path = FILE) -> Published:
+    """The published numbers.
+
+    Raises:
+        InputError: a number has no source, or an entry lacks a key that it needs.
+    """
+    tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    numbers = []
+    for entry in tree["entries"]:
+        name = entry.get("name") or "an entry without a name"
+        try:
+            numbers += [_number(entry, int(depth), values) for depth, values in entry["errors"].items()]
+        except KeyError as error:
+            raise InputError(f"{file.name}: {name}: {error.args[0]!r} is missing. Add it to the entry.") from None
+    return Published(tuple(numbers), tree["paper_recipe"], tree["paper_details"], tuple(tree["free"]))
+
+
+def judge_published(groups: Sequence[Group], published: Published | None = None) -> list[Verdict]:
+    """A verdict for every group and every published number of its depth, kind and metric."""
+    known = published or read_published()
+    return [verdict for group in groups for verdict in _verdicts(group, known)]
+
+
+def published_table(verdicts: Sequence[Verdict]) -> Table:
+    """One row a comparable number: ours, theirs and what the interval says."""
+    rows = tuple(
+        (
+            verdict.group.label,
+            verdict.group.task.title(verdict.number.metric),
+            mean_and_deviation(verdict.ours),
+            verdict.ours.low,
+            verdict.ours.high,
+            verdict.ours.n,
+            verdict.number.text,
+            verdict.number.runs,
+            verdict.word,
+            verdict.number.source,
         )
+        for verdict in verdicts
+        if verdict.word
+    )
+    ours = ("ours (%)", "95 % CI low", "95 % CI high", "n")
+    header = ("network", "metric", *ours, "published (%)", "their n", "verdict", "source")
+    caption = (
+        f"Reproduced: our interval lies within {WITHIN:g} points of the published number. Differs: it excludes the "
+        "number. ≈: read off a figure."
+    )
+    return Table("published", caption, header, rows)
 
 
-def _expected(ours: Summary, runs: int | None, accuracy: float) -> tuple[float | None, float | None]:
-    """The prediction interval for a mean of `runs` further runs, widened by what reading off a figure may cost."""
-    if not ours.sd:
-        return None, None
-    spread = ours.sd * math.sqrt(1 / ours.n + (1 / runs if runs else 0))
-    half = half_width(spread, ours.n - 1) + accuracy
-    return max(0.0, ours.mean - half), min(100.0, ours.mean + half)
+def not_comparable(verdicts: Sequence[Verdict]) -> str:
+    """One line where no published number is comparable; empty where one is, or where none is published."""
+    if not verdicts or any(verdict.word for verdict in verdicts):
+        return ""
+    fewest = min(verdicts, key=lambda verdict: len(verdict.unmet))
+    return f"No published number was made under these conditions: {_listed(fewest.unmet)}."
 
 
-def _word(
-    value: float,
-    ours: Summary,
-    low: float | None,
-    high: float | None,
-    table: Mapping[str, Any],
-    margin: float | None,
-) -> tuple[str, str]:
-    if ours.n < table["fewest"]:
-        return "undecided", "one run, no interval" if ours.n == 1 else f"{ours.n} runs are too few"
-    if margin is not None:
-        word = "reproduced" if abs(ours.mean - value) <= margin else "worse" if ours.mean > value else "better"
-        place = "within" if word == "reproduced" else "more than"
-        interval = "" if low is None or high is None else f" (95 % interval {low:.2f} to {high:.2f})"
-        return word, f"the mean {ours.mean:.2f}{interval} lies {place} {margin:g} points from {value:g}"
-    if low is None or high is None:
-        return "undecided", "all runs are equal, no interval"
-    interval = f"95 % interval {low:.2f} to {high:.2f}"
-    if value > high:
-        return "better", f"{interval} lies below {value:g}"
-    if value < low:
-        return "worse", f"{interval} lies above {value:g}"
-    if (high - low) / 2 > table["widest"] * value:
-        return "undecided", f"{interval} holds {value:g} but is too wide to decide"
-    return "reproduced", f"{interval} holds {value:g}"
+def differences_from_paper(groups: Sequence[Group]) -> list[str]:
+    """What of the paper's recipe these runs do not follow, each with the networks it concerns where not all."""
+    known = read_published()
+    unmet: dict[str, list[str]] = {}
+    for group in groups:
+        recipe = known.paper_recipe
+        lines = [*_unmet(group.config, {**recipe, **known.paper_details}), *_extra(group.config, recipe, known)]
+        for line in lines:
+            unmet.setdefault(line, []).append(group.label)
+    return [line if len(labels) == len(groups) else f"{line} ({', '.join(labels)})" for line, labels in unmet.items()]
+
+
+def word(number: Number, ours: Summary) -> str:
+    """What our interval says to a published number."""
+    if ours.low is None or ours.high is None:
+        return NO_INTERVAL
+    if number.value - WITHIN <= ours.low and ours.high <= number.value + WITHIN:
+        return REPRODUCED
+    if ours.low > number.value + number.accuracy or ours.high < number.value - number.accuracy:
+        return DIFFERS
+    return IMPRECISE
+
+
+def _number(entry: Mapping[str, Any], depth: int, values: Mapping[str, Any]) -> Number:
+    source = values.get("source") or entry.get("source")
+    if not source:
+        raise KeyError("source")
+    approx = bool(values.get("approx", entry.get("approx", False)))
+    return Number(
+        entry["name"],
+        str(source),
+        str(values.get("url") or entry["url"]),
+        entry["metric"],
+        bool(entry["residual"]),
+        depth,
+        float(values["value"]),
+        None if values.get("sd") is None else float(values["sd"]),
+        int(values["runs"]),
+        approx,
+        float(entry["accuracy"]) if approx else 0.0,
+        {**entry["conditions"], **values.get("conditions", {})},
+    )
+
+
+def _verdicts(group: Group, known: Published) -> Iterator[Verdict]:
+    for number in known.numbers:
+        ours = group.summary(number.metric)
+        if number.residual != group.residual or number.depth != group.depth or ours is None:
+            continue
+        unmet = (*_unmet(group.config, number.conditions), *_extra(group.config, number.conditions, known))
+        yield Verdict(group, number, ours, "" if unmet else word(number, ours), unmet)
 
 
 def _unmet(config: Mapping[str, Any], conditions: Mapping[str, Any]) -> list[str]:
@@ -111,24 +183,12 @@ def _unmet(config: Mapping[str, Any], conditions: Mapping[str, Any]) -> list[str
     ]
 
 
-def _extra(config: Mapping[str, Any], conditions: Mapping[str, Any], table: Mapping[str, Any]) -> list[str]:
+def _extra(config: Mapping[str, Any], conditions: Mapping[str, Any], known: Published) -> list[str]:
     """What is there, or on, although no condition speaks of it."""
-    known = {*conditions, *table["paper_recipe"], *table["free"]}
-    return [f"{key} is {value}" for key, value in config.items() if key not in known and value is not None]
+    keys = {*conditions, *known.paper_recipe, *known.free}
+    return [f"{key} is {value}" for key, value in config.items() if key not in keys and value is not None]
 
 
-def _list_differences(differences: Sequence[str]) -> str:
+def _listed(differences: Sequence[str]) -> str:
     more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
     return "; ".join(differences[:3]) + more
-
-
-def differences_from_paper(groups: Sequence[Group]) -> list[str]:
-    """What of the paper's recipe these runs do not follow, each with the networks it concerns where not all."""
-    table = yaml.safe_load(FILE.read_text(encoding="utf-8"))
-    unmet: dict[str, list[str]] = {}
-    for group in groups:
-        recipe = table["paper_recipe"]
-        lines = [*_unmet(group.config, recipe | table["paper_details"]), *_extra(group.config, recipe, table)]
-        for line in lines:
-            unmet.setdefault(line, []).append(group.label)
-    return [line if len(labels) == len(groups) else f"{line} ({', '.join(labels)})" for line, labels in unmet.items()]

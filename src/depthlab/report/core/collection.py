@@ -1,4 +1,4 @@
-"""Reads the runs below some folders and sorts out those whose numbers cannot be used, each with its reason."""
+"""Reads the runs below some folders; a run whose numbers cannot be used is excluded and the reason is kept."""
 
 from __future__ import annotations
 
@@ -13,20 +13,16 @@ from typing import Any
 from depthlab.config.identity import REPETITION, flatten, identity_values, name_repetition
 from depthlab.errors import InputError
 from depthlab.records.record import find_records, read_record
+from depthlab.report.core.task_description import EMA, Task, read_task, split_of
 
-METRICS = {
-    "train/err": "training error",
-    "train/err_running": "running training error",
-    "val/err": "validation error",
-    "test/err": "test error",
-}
-
-
-# What a record may lack but, where it is there, must be, so that a report can show it.
+# Optional keys of a record and the types that a report can show.
 OPTIONAL: dict[str, type | tuple[type, ...]] = {
     "versions": dict,
     "git": dict,
     "divergence": dict,
+    "extensions": dict,
+    "metrics_ema": dict,
+    "stopped_early": dict,
     "failure": dict,
     "wall_seconds": (int, float),
     "images_per_second": (int, float),
@@ -40,16 +36,33 @@ Repetition = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Run:
-    """One run: its directory, its record, and its configuration with dotted keys."""
+    """One run: its directory, its record, its configuration with dotted keys, and what its task measures."""
 
     directory: Path
-    record: dict[str, Any]
+    record: Any
     config: dict[str, Any]
+    task: Task
 
     @property
     def name(self) -> str:
         """The network's name with seed and fold, as lists show it."""
-        return f"{self.record['model']['name']} {name_repetition(self.seed, self.fold)}"
+        return f"{self.network} {name_repetition(self.seed, self.fold)}"
+
+    @property
+    def network(self) -> str:
+        """The network's name."""
+        return str(self.record["model"]["name"])
+
+    @property
+    def depth(self) -> int:
+        """Weighted layers; 0 for a network without such a number."""
+        return int(self.record["model"].get("depth") or 0)
+
+    @property
+    def residual(self) -> bool | None:
+        """Whether the network has shortcuts; None for one that is neither residual nor a plain twin."""
+        residual: bool | None = self.record["model"].get("residual")
+        return residual
 
     @property
     def seed(self) -> int:
@@ -72,10 +85,21 @@ class Run:
         """running, finished, failed or diverged."""
         return str(self.record["status"])
 
-    def error(self, metric: str) -> float | None:
-        """A final error in percent; None where the run has none, as for validation without validation images."""
-        value = self.record["metrics"].get(metric)
-        return None if value is None else float(value)
+    @property
+    def planned_steps(self) -> int:
+        """The number of steps that the configuration asks for."""
+        return int(self.config.get("trainer.max_steps") or self.record["steps"])
+
+    def value(self, key: str) -> float | None:
+        """The final value of a metric such as `test/err`; None where the run has none."""
+        metrics = (self.record.get("metrics_ema") or {}) if key.startswith(EMA) else self.record["metrics"]
+        value = metrics.get(key.removeprefix(EMA))
+        return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+    def num_images(self, key: str) -> int | None:
+        """How many images of the key's split the run measured; None where the record does not say."""
+        number = self.record["data"].get(f"num_{split_of(key)}")
+        return number if isinstance(number, int) else None
 
     def identity(self) -> tuple[tuple[str, str], ...]:
         """What must be equal for two runs to be repetitions of each other: equal recipe, configuration and data."""
@@ -116,7 +140,7 @@ def collect(folders: Sequence[Path]) -> Collection:
         directories = [directory for directory in find_records(folder) if directory.resolve() not in seen]
         seen.update(directory.resolve() for directory in directories)
         if not directories:
-            found.left_out.append(LeftOut(folder.name, "holds no record.json that was not read already"))
+            found.left_out.append(LeftOut(folder.name, "holds no record that was not read already"))
         for directory in directories:
             _add(found, directory, folder)
     _drop_duplicates(found)
@@ -129,20 +153,21 @@ def _add(found: Collection, directory: Path, folder: Path) -> None:
     name = directory.name if directory == folder else str(directory.relative_to(folder))
     try:
         record = read_record(directory)
-        _check(record)
+        task = read_task(record)
+        _check(record, task)
         config = _identity_config(record)
     except InputError as error:
         # The path as it was given may name the machine, and the run is named already.
         found.left_out.append(LeftOut(name, str(error).replace(f"{directory}{os.sep}", "").rstrip(".")))
     except (OSError, RecursionError) as error:
-        found.left_out.append(LeftOut(name, f"record.json cannot be read ({type(error).__name__})"))
+        found.left_out.append(LeftOut(name, f"its record cannot be read ({type(error).__name__})"))
     except (TypeError, ValueError, AttributeError) as error:
-        found.left_out.append(LeftOut(name, f"its configuration is none of ours ({error})"))
+        found.left_out.append(LeftOut(name, f"its configuration cannot be read ({error})"))
     else:
-        found.runs.append(Run(directory, record, config))
+        found.runs.append(Run(directory, record, config, task))
 
 
-def _check(record: dict[str, Any]) -> None:
+def _check(record: Any, task: Task) -> None:
     model, data = record["model"], record["data"]
     for where, key, kind in (
         (model, "name", str),
@@ -152,8 +177,8 @@ def _check(record: dict[str, Any]) -> None:
         if not isinstance(where.get(key), kind):
             raise InputError(f"the record is not whole: {key!r} is missing or of the wrong type")
     for key, kinds in (("depth", int | None), ("residual", bool | None)):  # null for networks without such a thing
-        if key not in model or not isinstance(model[key], kinds):
-            raise InputError(f"the record is not whole: {key!r} is missing or of the wrong type")
+        if not isinstance(model.get(key), kinds):
+            raise InputError(f"the record is not whole: {key!r} is of the wrong type")
     for key, optional in OPTIONAL.items():
         value = record.get(key)
         if value is not None and (not isinstance(value, optional) or isinstance(value, bool)):
@@ -163,28 +188,38 @@ def _check(record: dict[str, Any]) -> None:
     planned = flatten(record["config"]).get("trainer.max_steps")
     fold = flatten(record["config"]).get("data.fold")
     if fold is not None and not isinstance(fold, int):
-        raise InputError(f"data.fold is {fold!r}, which is no number of a fold")
+        raise InputError(f"data.fold is {fold!r}, not the number of a fold")
     if planned is not None and not isinstance(planned, int):
-        raise InputError(f"trainer.max_steps is {planned!r}, which is no number of steps")
+        raise InputError(f"trainer.max_steps is {planned!r}, not a number of steps")
     if record["status"] == "finished":
-        _check_metrics(record, planned)
+        _check_metrics(record, task)
+        _check_steps(record, planned)
 
 
-def _check_metrics(record: dict[str, Any], planned: int | None) -> None:
-    wanted = [metric for metric in METRICS if metric != "val/err" or record["data"].get("num_val")]
-    for metric in wanted:
-        value = record["metrics"].get(metric)
+def _check_metrics(record: Any, task: Task) -> None:
+    splits = ["train", *(["val"] if record["data"].get("num_val") else []), "test"]
+    low, high = task.metric(task.primary).bounds
+    for key in (f"{split}/{task.primary}" for split in splits):
+        value = record["metrics"].get(key)
         if value is None or (isinstance(value, float) and not math.isfinite(value)):
-            raise InputError(f"{metric} is not a number (NaN, infinite or absent) in a run that says finished")
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
-            raise InputError(f"{metric} is {value!r}, which is no error in percent")
-    if planned is not None and record["steps"] != planned:
+            raise InputError(f"{key} is not a number (NaN, infinite or absent) in a run that says finished")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            raise InputError(f"{key} is {value!r}, which is not a possible {task.heading(key)}")
+
+
+def _check_steps(record: Any, planned: int | None) -> None:
+    """A finished run has taken every planned step, unless its record says at which step it was stopped and why."""
+    stopped = record.get("stopped_early")
+    if stopped is not None:
+        if stopped.get("step") != record["steps"]:
+            raise InputError(f"says stopped_early at step {stopped.get('step')!r}, but after {record['steps']} steps")
+    elif planned is not None and record["steps"] != planned:
         raise InputError(f"says finished, but after {record['steps']} of {planned} steps")
 
 
-def _identity_config(record: dict[str, Any]) -> dict[str, Any]:
+def _identity_config(record: Any) -> dict[str, Any]:
     config = {key: value for key, value in identity_values(flatten(record["config"])).items() if key not in REPETITION}
-    # The data's fingerprint is no part of the recipe's hash, yet runs on different images are no repetitions.
+    # The recipe's hash does not cover the data's fingerprint, but runs on different images are not repetitions.
     config |= {"recipe": record["recipe"], "data.fingerprint": record["data"].get("fingerprint")}
     config |= {"num_processes": record.get("num_processes")}
     if record.get("precision"):

@@ -5,31 +5,30 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from depthlab.errors import InputError
+from depthlab.report.core.collection import collect
 from depthlab.report.core.comparisons import compare_recipes, sentence
-from depthlab.report.core.document import duration
 from depthlab.report.core.groups import Group, find_settings, group_runs
-from depthlab.report.core.report_tables import markdown_table, mean_and_deviation
-from depthlab.report.core.runs import collect
+from depthlab.report.core.margin import declared_margin
+from depthlab.report.core.overview import duration
+from depthlab.report.core.side_by_side import Sweep
 from depthlab.report.core.speed_tables import draw_losses, losses_block, speed_block
-from depthlab.report.depth_study.published import FILE as PUBLISHED
+from depthlab.report.core.summary_tables import cell_text
+from depthlab.report.core.table import markdown_table
+from depthlab.report.depth_study.published import Number, read_published
+from depthlab.report.depth_study.study import claims_sections
 
-SOURCES = ("paper", "reproductions")
-EQUAL_WITHIN = 0.5  # points
 DEPTHS = (20, 32, 44, 56, 110)
 BLOCK = re.compile(r"(<!-- made: (\w+) (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
-SHOWN_ERRORS = {"train/err": "training", "test/err": "test"}
+NOT_RUN = "Not run here yet: -\n"
 
 
 def fill(text: str, results: Path) -> str:
     """`text` with every block `<!-- made: KIND NAME --> ... <!-- end -->` made anew.
 
-    Kinds: `published NAME` (the paper's table with our runs of results/NAME), `depths NAME` (errors by depth),
-    `recipes NAME` (errors by recipe), `speed MODE` and `losses NAME` (of
+    Kinds: `published NAME` (published errors with our runs of results/NAME), `findings NAME` (the claims of the depth
+    study), `depths NAME` (errors by depth), `recipes NAME` (errors by recipe), `speed MODE` and `losses NAME` (of
     results/benchmarks).
 
     Raises:
@@ -55,46 +54,66 @@ def draw(text: str, results: Path) -> None:
 def published_block(results: Path, name: str) -> str:
     """Published test errors by depth, and ours below them; "-" for what nobody ran here."""
     ours = _groups(results / name)
+    published: dict[tuple[str, str], dict[int, str]] = {}
+    for number in read_published().numbers:
+        if number.metric == "test/err":
+            published.setdefault((_kind(number), number.name), {})[number.depth] = number.text
     rows = [
-        (f"{_kind(entry)}, {entry['source']}", *(_published(entry, depth) for depth in DEPTHS))
-        for entry in yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))["sources"]
-        if entry["metric"] == "test/err" and entry["source"] in SOURCES
+        (f"{kind}, {source}", *(errors.get(depth, "-") for depth in DEPTHS))
+        for (kind, source), errors in published.items()
     ]
     for kind in ("residual", "plain"):
-        rows.append((f"**{kind}, here**", *_errors_by_depth(ours, kind, "test/err", DEPTHS)))
+        rows.append((f"**{kind}, here**", *_values_by_depth(ours, kind, "test/err", DEPTHS)))
     return markdown_table(("test error, %", *map(str, DEPTHS)), rows) + _origin(results / name, ours)
 
 
+def findings_block(results: Path, name: str) -> str:
+    """The claims of the depth study, as the report words them."""
+    if not (results / name).is_dir():
+        return NOT_RUN
+    found = collect([results / name])
+    groups = group_runs(found.runs)
+    sections = claims_sections([Sweep(name, found, tuple(groups), tuple(find_settings(groups)))])
+    lines = [f"- {finding.sentence}\n" for section in sections for finding in section.findings]
+    return "".join(lines) or "No recipe has plain and residual networks of two depths.\n"
+
+
 def depths_block(results: Path, name: str) -> str:
-    """Training and test error of each kind of network by depth."""
+    """Final errors of each kind of network by depth; with folds, the folds' own validation errors too."""
     groups = _groups(results / name)
     if not groups:
-        return "Not run here yet: -\n"
+        return NOT_RUN
     depths = sorted({group.depth for group in groups})
     kinds = sorted({group.kind for group in groups}, key=lambda kind: (kind == "plain", kind))
     rows = [
-        (f"{kind}, {word}", *_errors_by_depth(groups, kind, metric, depths))
+        (f"{kind}, {key.split('/')[0].replace('train', 'training')}", *_values_by_depth(groups, kind, key, depths))
         for kind in kinds
-        for metric, word in SHOWN_ERRORS.items()
+        for key in _shown_keys(groups)
     ]
     return markdown_table(("error, %", *map(str, depths)), rows) + _origin(results / name, groups)
 
 
 def recipes_block(results: Path, name: str) -> str:
-    """Training and test error of each network and recipe, and what the difference in test error says."""
+    """Final errors of each network and recipe, and what the differences in test error are."""
     groups = _groups(results / name)
     if not groups:
-        return "Not run here yet: -\n"
+        return NOT_RUN
+    keys = _shown_keys(groups)
     rows = [
-        (group.label, str(len(group.finished)), *(_cell(group, metric) for metric in SHOWN_ERRORS)) for group in groups
+        (group.label, str(len(group.values(keys[0]))), *(cell_text(group, key) or "-" for key in keys))
+        for group in groups
     ]
-    titles = [f"{word} error, %" for word in SHOWN_ERRORS.values()]
-    said = [f"- {sentence(c)}.\n" for c in compare_recipes(groups, find_settings(groups), "test/err", EQUAL_WITHIN)]
+    task = groups[0].task
+    titles = [task.heading(key).replace(" (", ", ").removesuffix(")") for key in keys]
+    margin = declared_margin([str(run.record["name"]) for group in groups for run in group.runs])
+    compared = compare_recipes(groups, find_settings(groups), f"test/{task.primary}")
+    said = [f"- {sentence(comparison, margin)}.\n" for comparison in compared]
     return "".join([markdown_table(("network", "n", *titles), rows), "\n", *said, _origin(results / name, groups)])
 
 
 KINDS: dict[str, Callable[[Path, str], str]] = {
     "published": published_block,
+    "findings": findings_block,
     "depths": depths_block,
     "recipes": recipes_block,
     "speed": speed_block,
@@ -106,26 +125,22 @@ def _groups(folder: Path) -> list[Group]:
     return group_runs(collect([folder]).runs) if folder.is_dir() else []
 
 
-def _errors_by_depth(groups: Sequence[Group], kind: str, metric: str, depths: Iterable[int]) -> list[str]:
+def _shown_keys(groups: Sequence[Group]) -> list[str]:
+    splits = ("train", "val", "test") if any(group.has_folds for group in groups) else ("train", "test")
+    return [f"{split}/{groups[0].task.primary}" for split in splits]
+
+
+def _values_by_depth(groups: Sequence[Group], kind: str, key: str, depths: Iterable[int]) -> list[str]:
     members = [group for group in groups if group.kind == kind]
     by_depth = {group.depth: group for group in members}
     if len(by_depth) < len(members):
         twice = next(group.label for group in members if by_depth[group.depth] is not group)
         raise InputError(f"{twice} stands beside another recipe of its kind and depth. Use a block `recipes`.")
-    return [_cell(by_depth[depth], metric) if depth in by_depth else "-" for depth in depths]
+    return [(cell_text(by_depth[depth], key) or "-") if depth in by_depth else "-" for depth in depths]
 
 
-def _cell(group: Group, metric: str) -> str:
-    return mean_and_deviation(group.summary(metric)) or "-"
-
-
-def _kind(entry: dict[str, Any]) -> str:
-    return "residual" if entry["residual"] else "plain"
-
-
-def _published(entry: dict[str, Any], depth: int) -> str:
-    number = entry["errors"].get(depth)
-    return f"{number['value']:.2f}" if number else "-"
+def _kind(number: Number) -> str:
+    return "residual" if number.residual else "plain"
 
 
 def _origin(folder: Path, groups: Sequence[Group]) -> str:
