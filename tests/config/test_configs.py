@@ -37,16 +37,20 @@ def test_no_file_lies_outside_the_groups() -> None:
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes_and_passes_the_check(group: str, option: str) -> None:
-    folder = ("data.folder=flowers",) if option == "image_folder" else ()
-    config = check(compose_tree(f"{group}={option}", *folder))
+    needed = ("data.folder=flowers",) if option == "image_folder" else ()
+    needed = RESTORING if option.endswith("_restorer20") else needed
+    config = check(compose_tree(f"{group}={option}", *needed))
     if group in ("model", "data", "optimizer", "schedule"):
         assert getattr(config, group).name == option
 
 
 # Digits of 8x8 pixels fit every network but those that halve an image five times or more and cannot round up, and
 # every experiment but those that choose among the classes of CIFAR-10.
+RESTORING = ("data=noisy_digits", "task=regression")  # for networks whose outputs are images
 DIGITS = ("data.classes=['0','1','2']",)
 FITTING = {"densenet121": ("model.stem=small",), "pretrain_vehicles": DIGITS, "scratch_vs_transfer": DIGITS}
+FITTING |= {name: RESTORING for name in ("plain_restorer20", "residual_restorer20")}
+FITTING["restore_digits"] = RESTORING[:1]
 FITTING["mnist_depth"] = ("data.images_per_class=20", "data.val_size=20")  # there are fewer digits
 # Deep networks take seconds for two steps, and so do those of ten million values; 1,202 layers half a minute.
 SMALL = ("20", "32", "16_4", "dense")

@@ -97,6 +97,7 @@ class RunInProgress:
             # A measured loss may be infinite while batch norm's averages are young: that is no divergence.
             if not all(bool(parameter.isfinite().all()) for parameter in module.network.parameters()):
                 raise Diverged(module.step, finite(fit.curves.latest))  # the last update spoilt the weights
+            results = self._results(fit)
         except Diverged as diverged:
             last = {"step": diverged.step, **diverged.last_finite}
             self._close("diverged", diverged.step, divergence=last, metrics=diverged.last_finite)
@@ -108,16 +109,18 @@ class RunInProgress:
         except Exception as error:
             self.fail(error)
             raise
-        self._close(
-            "finished",
-            module.step,
-            metrics=final_metrics(module, fit.curves),
-            stopped_early=fit.stopped_early(),
-            metrics_ema=fit.ema_metrics(),
-            weights_measured="last",
-            weights_sha256=state_sha256(module.network.state_dict()),
-        )
+        self._close("finished", module.step, **results)
         return self._outcome("finished")
+
+    def _results(self, fit: Fit) -> dict[str, Any]:
+        """What came out of a run that is tested; every process calls this, since it adds up their sums."""
+        return {
+            "metrics": final_metrics(fit.module, fit.curves),  # before the averages are measured in the same meters
+            "stopped_early": fit.stopped_early(),
+            "metrics_ema": fit.ema_metrics(),
+            "weights_measured": "last",
+            "weights_sha256": state_sha256(fit.module.network.state_dict()),
+        }
 
     def _build(self) -> tuple[ImageDataModule, SupervisedModule]:
         config = self.config
