@@ -49,7 +49,7 @@ def test_every_option_composes_and_passes_the_check(group: str, option: str) -> 
 RESTORING = ("data=noisy_digits", "task=regression")  # for networks whose outputs are images
 DIGITS = ("data.classes=['0','1','2']",)
 FITTING = {"densenet121": ("model.stem=small",), "pretrain_vehicles": DIGITS, "scratch_vs_transfer": DIGITS}
-FITTING |= {name: RESTORING for name in ("plain_restorer20", "residual_restorer20")}
+FITTING |= dict.fromkeys(("plain_restorer20", "residual_restorer20"), RESTORING)
 FITTING["restore_digits"] = RESTORING[:1]
 FITTING["mnist_depth"] = ("data.images_per_class=20", "data.val_size=20")  # there are fewer digits
 # Deep networks take seconds for two steps, and so do those of ten million values; 1,202 layers half a minute.

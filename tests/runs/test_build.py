@@ -10,7 +10,7 @@ import torch
 
 from depthlab.config.images import ImageSpec
 from depthlab.models import count_params
-from depthlab.runs.build import build_module, build_data, build_network, build_trainer
+from depthlab.runs.build import build_data, build_module, build_network, build_trainer
 
 from ..conftest import Compose
 

@@ -312,7 +312,9 @@ class TellingAtValidations(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """What a callback can know of the steps."""
-        trainer.logger.log_metrics({"mine/step": trainer.global_step}, trainer.fit_loop.epoch_loop._batches_that_stepped)
+        trainer.logger.log_metrics(
+            {"mine/step": trainer.global_step}, trainer.fit_loop.epoch_loop._batches_that_stepped
+        )
 
 
 def test_what_a_callback_logs_between_chunks_belongs_to_the_right_step(

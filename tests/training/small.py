@@ -69,7 +69,9 @@ def trainer(**attributes: Any) -> Trainer:
     """One process without loggers, unless `attributes` say otherwise."""
     progress = SimpleNamespace(total=SimpleNamespace())
     epoch_loop = SimpleNamespace(
-        automatic_optimization=SimpleNamespace(optim_progress=SimpleNamespace(optimizer=SimpleNamespace(step=progress))),
+        automatic_optimization=SimpleNamespace(
+            optim_progress=SimpleNamespace(optimizer=SimpleNamespace(step=progress))
+        ),
         manual_optimization=SimpleNamespace(optim_step_progress=progress),
     )
     defaults: dict[str, Any] = {
