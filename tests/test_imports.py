@@ -182,7 +182,10 @@ LIBRARIES: list[tuple[list[str], set[str]]] = [
     (below("depthlab.sweeps"), TORCH | LIGHTNING),
     ([name for name in below("depthlab.config") if name != "depthlab.config.hardware"], TORCH | LIGHTNING),
     ([name for name in below("depthlab.runs") if name != WRITES_YAML], CONFIGURATION),
-    (below(*(f"depthlab.config.{name}" for name in ("registry", "identity", "combinations", "hardware"))), CONFIGURATION),
+    (
+        below(*(f"depthlab.config.{name}" for name in ("registry", "identity", "combinations", "hardware"))),
+        CONFIGURATION,
+    ),
 ]
 
 

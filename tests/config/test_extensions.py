@@ -45,9 +45,7 @@ from depthlab.config.hydra_options import options
 from depthlab.config.schema import known_keys
 print(options()["schedule"]["triangle"]["summit"], "schedule.summit" in known_keys(), answer("schedule", "triangel"))
 """
-    assert ask([root], code) == (
-        "0.5 True schedule.name=triangel: no such schedule. Did you mean triangle?\n"
-    )
+    assert ask([root], code) == ("0.5 True schedule.name=triangel: no such schedule. Did you mean triangle?\n")
 
 
 def test_two_files_of_one_name_are_both_named_and_other_names_work(tmp_path: Path) -> None:
@@ -118,7 +116,11 @@ print(json.dumps([found, answer("schedule", "triangle"), answer("schedule", "cos
     broken, good, ours, missing = json.loads(ask([root], code))
     assert (good, ours) == ("Triangle", "Cosine")
     return {
-        kind: [broken[f"depthlab_extensions.wrong_{idx}"], missing, str(root / "depthlab_extensions" / f"wrong_{idx}.py")]
+        kind: [
+            broken[f"depthlab_extensions.wrong_{idx}"],
+            missing,
+            str(root / "depthlab_extensions" / f"wrong_{idx}.py"),
+        ]
         for idx, kind in enumerate(MISTAKES)
     }
 

@@ -64,7 +64,10 @@ def test_validation_images_of_its_own_are_kept() -> None:
 
 
 WRONG = {
-    "channels first": ({"images": IMAGES.transpose(0, 3, 1, 2)}, "look like (N, C, H, W): images.transpose(0, 2, 3, 1)"),
+    "channels first": (
+        {"images": IMAGES.transpose(0, 3, 1, 2)},
+        "look like (N, C, H, W): images.transpose(0, 2, 3, 1)",
+    ),
     "four channels": ({"images": np.zeros((12, 6, 5, 4), np.uint8)}, "train images have 4 channels; 1 or 3"),
     "floats": ({"images": IMAGES / 255}, "train images are float64; bytes from 0 to 255 are expected: (255 * images)"),
     "large floats": ({"images": IMAGES.astype(np.float32)}, "images.astype(np.uint8)"),

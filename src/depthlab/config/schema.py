@@ -53,7 +53,11 @@ class AugmentConfig:
     """What is done to training batches besides crops and flips: the registered augmentations, and smoothed labels."""
 
     label_smoothing: float = key(
-        0.0, identity_default=0, minimum=0, below=1, help="part of a label that is spread over all classes; 0.1 is usual"
+        0.0,
+        identity_default=0,
+        minimum=0,
+        below=1,
+        help="part of a label that is spread over all classes; 0.1 is usual",
     )
 
 
