@@ -1,8 +1,8 @@
-"""A sweep of 8 short runs killed N times at random, launcher and jobs in turn: python scripts/kill_sweep.py N
+"""Kill a sweep of 8 short runs N times at random, launcher and jobs in turn: python scripts/kill_sweep.py N
 
-After each kill of the launcher, and when it ends by itself because a job of it was killed, the same command line goes
-on. At the end every record must be finished, no finished run done again, no step lost beyond the last checkpoint
-and no process left. Exit code 0 if it is so. Processes are found in /proc: Linux only.
+After each kill of the launcher, and after each launch that ended because a job was killed, the same command is started
+again. In the end every run must have finished, no finished run may have been repeated, no step before the last
+checkpoint lost and no process left; the exit code is then 0. Processes are found in /proc: Linux only.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SAVING = ("trainer.val_every_steps=50", "logger.every_steps=5", "checkpoint.ever
 
 @dataclass
 class Sweep:
-    """The sweep as it stands on disk, what was done to it and what was seen to be wrong."""
+    """The state of the sweep on disk, the kills so far and the errors that were found."""
 
     logs: Path
     command: list[str]
@@ -43,29 +43,29 @@ class Sweep:
     kills: list[tuple[str, ...]] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     started_at: float = 0.0
-    # When the line was last typed, by run: the newest checkpoint, the stretches made, when it had finished.
+    # At the last start, by run: the newest checkpoint, the number of segments, the time of the end if it has one.
     saved_steps: dict[str, int] = field(default_factory=dict)
-    num_stretches: dict[str, int] = field(default_factory=dict)
+    num_segments: dict[str, int] = field(default_factory=dict)
     finished_at: dict[str, int] = field(default_factory=dict)
 
     def start(self) -> subprocess.Popen[bytes]:
-        """Type the line. Every unfinished run must go on from the checkpoint that is the newest one now."""
+        """Start the command. Every unfinished run must continue from the checkpoint that is the newest now."""
         self.saved_steps = {path.name: newest_step(path) for path in find_records(self.logs)}
-        self.num_stretches = {path.name: len(read_record(path)["stretches"]) for path in find_records(self.logs)}
+        self.num_segments = {path.name: len(read_record(path)["stretches"]) for path in find_records(self.logs)}
         self.finished_at = finished(self.logs)
         self.started_at = time.time()
         return subprocess.Popen(self.command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def check(self) -> None:
-        """Compare what is on disk with what it was when the line was typed; nothing runs any more."""
+        """Compare the files with those before the last start. No process runs any more."""
         wait_until(lambda: not jobs_alive(self.logs), SECONDS_TO_DIE)
         self.wrong += [f"process {pid} was left" for pid in jobs_alive(self.logs)]
         for path in find_records(self.logs):
             before = self.finished_at.get(path.name)
             if before is not None and before != (path / "record.json").stat().st_mtime_ns:
-                self.wrong.append(f"{path.name} was finished and done again")
-            starts = [stretch["from_step"] for stretch in read_record(path)["stretches"]]
-            new = starts[self.num_stretches.get(path.name, 0) :]
+                self.wrong.append(f"{path.name} was finished and repeated")
+            starts = [segment["from_step"] for segment in read_record(path)["stretches"]]
+            new = starts[self.num_segments.get(path.name, 0) :]
             if new and new != [self.saved_steps.get(path.name, 0)]:
                 self.wrong.append(f"{path.name} began at {new}, its checkpoint was {self.saved_steps.get(path.name)}")
 
@@ -82,7 +82,7 @@ def finished(logs: Path) -> dict[str, int]:
 
 
 def jobs_alive(logs: Path) -> list[int]:
-    """The processes whose command line names a file below `logs`, the launcher's own not among them."""
+    """The jobs: processes of runs whose command line names a file below `logs`."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -95,10 +95,10 @@ def jobs_alive(logs: Path) -> list[int]:
     return found
 
 
-def wait_until(fact: Callable[[], bool], seconds: float) -> bool:
-    """Wait for `fact`; whether it came true in time."""
+def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
+    """Wait until the condition holds; False if it does not in time."""
     until = time.monotonic() + seconds
-    while not fact():
+    while not condition():
         if time.monotonic() > until:
             return False
         time.sleep(0.02)
@@ -111,7 +111,7 @@ def is_training(sweep: Sweep) -> bool:
 
 
 def kill_one(sweep: Sweep, launcher: subprocess.Popen[bytes], victim: str, delay_seconds: float) -> bool:
-    """Kill the launcher or one of its jobs while it trains; whether there was still something to kill."""
+    """Kill the launcher or one of its jobs while it trains; False if there was nothing left to kill."""
     wait_until(lambda: is_training(sweep) or launcher.poll() is not None, SECONDS_FOR_A_START)
     time.sleep(delay_seconds)
     wait_until(lambda: bool(jobs_alive(sweep.logs)) or launcher.poll() is not None, SECONDS_FOR_A_START)
@@ -132,8 +132,8 @@ def steps_of_unfinished(logs: Path) -> list[str]:
     return [str(newest_step(path)) for path in find_records(logs) if path.name not in finished(logs)]
 
 
-def torment(sweep: Sweep, kills: int, chance: random.Random) -> None:
-    """Kill as often as that, type the line again each time, and once more until it ends well."""
+def kill_and_continue(sweep: Sweep, kills: int, chance: random.Random) -> None:
+    """Kill `kills` times, start the command again each time, and let the last one end."""
     victims = [VICTIMS[idx % len(VICTIMS)] for idx in range(kills)]
     chance.shuffle(victims)
     launcher = sweep.start()
@@ -155,7 +155,7 @@ def torment(sweep: Sweep, kills: int, chance: random.Random) -> None:
 
 
 def main() -> int:
-    """Torment one sweep; the exit code."""
+    """Kill and continue one sweep; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kills", type=int, metavar="N", help="number of kills")
     parser.add_argument("--seed", type=int, default=0, help="of the kills (default 0)")
@@ -168,7 +168,7 @@ def main() -> int:
         typed = [*NETWORK, *SAVING, f"trainer.max_steps={arguments.steps}", f"paths.log_dir={logs}", "-m", seeds]
         command = [sys.executable, str(ROOT / "train.py"), *typed, "hydra.launcher.jobs_per_device=2"]
         sweep = Sweep(logs, command, arguments.runs)
-        torment(sweep, arguments.kills, random.Random(arguments.seed))
+        kill_and_continue(sweep, arguments.kills, random.Random(arguments.seed))
         num_finished = len(finished(logs))
     table = Table("killed", "finished before", "newest checkpoints of the others", box=None)
     for row in sweep.kills:

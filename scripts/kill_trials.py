@@ -1,8 +1,9 @@
-"""Runs killed at random steps and continued, against runs that were never killed: python scripts/kill_trials.py N
+"""Compare runs that are killed at random steps and continued with uninterrupted runs: python scripts/kill_trials.py N
 
-Each trial trains a small network on the digits, is killed (SIGKILL) one to three times at random steps and goes on by
-the same command line until it ends. Weights, optimiser, metrics and curve must equal the uninterrupted run's, bit for
-bit. Trials alternate between fp32 and, where the processor has it, bf16. Exit code 0 if all are equal.
+Each trial trains a small network on the digits. It is killed (SIGKILL) one to three times at random steps, continued
+with the same command each time, and then runs to the end. Weights, optimiser, metrics and curve must be equal to those
+of the uninterrupted run, bit for bit. Trials alternate between fp32 and, if the processor has it, bf16. Exit code 0 if
+all are equal.
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ ROOT = Path(__file__).resolve().parent.parent
 SEEDS = (1, 2)
 MOST_KILLS = 3
 SECONDS_FOR_A_START = 300.0
-# Steps that take milliseconds would be over before a kill arrives if they were few.
+# A step takes milliseconds: with few steps the run would end before the kill.
 NETWORK = ("data=digits", "model=resnet20", "model.depth=8", "data.batch_size=64")
 SETTINGS = ("trainer=cpu", "trainer.num_threads=1", "trainer.val_every_steps=25", "logger=csv", "logger.every_steps=1")
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What is trained, and after which steps it is killed."""
+    """A run, and the steps after which it is killed."""
 
     idx: int
     precision: str
@@ -55,7 +56,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Verdict:
-    """After which steps a run was really killed, from which it went on, and in what it differs from the whole one."""
+    """The steps after which a run was killed, those from which it continued, and its differences from the whole run."""
 
     trial: Trial
     killed_at: tuple[int, ...]
@@ -120,7 +121,7 @@ def directory_of(logs: Path) -> Path:
 
 
 def differences(run: Path, whole: Path) -> tuple[str, ...]:
-    """In what a finished run differs from the uninterrupted one."""
+    """The parts in which a finished run differs from the uninterrupted one."""
     record, expected = read_record(run), read_record(whole)
     found = [key for key in ("status", "steps", "metrics") if record[key] != expected[key]]
     if (run / "metrics.csv").read_bytes() != (whole / "metrics.csv").read_bytes():
@@ -148,9 +149,9 @@ def try_out(trial: Trial, folder: Path, max_steps: int) -> Verdict:
     reached = [run_and_kill(command, logs, step) for step in trial.kills]
     run_to_the_end(command)
     run = directory_of(logs)
-    stretches = read_record(run)["stretches"]
+    segments = read_record(run)["stretches"]
     killed_at = tuple(step for step in reached if step is not None)
-    continued_from = tuple(stretch["from_step"] for stretch in stretches[1:])
+    continued_from = tuple(segment["from_step"] for segment in segments[1:])
     whole = directory_of(folder / f"whole-{trial.precision}-{trial.seed}")
     found = differences(run, whole) if killed_at else ("it ended before it could be killed",)
     return Verdict(trial, killed_at, continued_from, found)

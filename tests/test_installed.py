@@ -98,6 +98,15 @@ def test_help_of_each_command_imports_no_heavy_library(command: str, tmp_path: P
     assert f"depthlab {command}" in done.stdout
 
 
+@pytest.mark.parametrize("line", ["depthlab train", "python -m depthlab train", "python train.py"])
+def test_the_shell_completes_the_words_after_the_command(line: str) -> None:
+    call = [sys.executable, *(["train.py"] if line.endswith(".py") else ["-m", "depthlab"]), "-sc", "query=bash"]
+    environment = {**os.environ, "COMP_LINE": f"{line} seed=2 model=resnet1"}
+    done = subprocess.run(call, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {"model=resnet18", "model=resnet110"} <= set(done.stdout.split())
+
+
 def test_a_command_that_does_not_exist_is_answered_with_the_list(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "depthlab", "trian"], cwd=tmp_path, capture_output=True, text=True, check=False

@@ -21,10 +21,10 @@ from depthlab.data.source import ImageSource
 from depthlab.data.sources import read_cifar10
 from depthlab.data.spec import DataSpec, ImagesSpec
 from depthlab.data.splits import stratified_split
+from depthlab.errors import InputError
 from depthlab.runs.build import build_data
 
 from ..conftest import Compose
-from depthlab.errors import InputError
 
 CPU = torch.device("cpu")
 KEYS: dict[str, Any] = {"batch_size": 8, "eval_batch_size": 7, "crop_padding": 2, "flip": True}

@@ -23,6 +23,7 @@ from depthlab.records.checkpoints import (
     load_newest,
     remove_checkpoint,
     save_checkpoint,
+    state_sha256,
 )
 
 
@@ -216,3 +217,39 @@ def test_a_removed_checkpoint_takes_its_sum_along(tmp_path: Path) -> None:
     remove_checkpoint(save_checkpoint(tmp_path, 7, content(7)))
     assert list((tmp_path / "checkpoints").iterdir()) == []
     assert list_checkpoints(tmp_path / "no run") == []
+
+
+def test_a_folder_of_checkpoints_that_links_elsewhere_is_refused_and_nothing_there_is_touched(tmp_path: Path) -> None:
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    run.mkdir()
+    for step in (1, 2, 3):
+        save_checkpoint(elsewhere, step, {"step": step, "network": {}})
+    for path in list_checkpoints(elsewhere):
+        path.with_name(f".{path.name}.1.tmp").touch()
+    before = sorted(elsewhere.rglob("*"))
+    (run / "checkpoints").symlink_to(elsewhere / "checkpoints")
+    with pytest.raises(InputError, match="leads out of the run's directory"):
+        save_checkpoint(run, 4, {"step": 4, "network": {}})
+    with pytest.raises(InputError, match="leads out of the run's directory"):
+        load_newest(run, tidy=True)
+    assert sorted(elsewhere.rglob("*")) == before
+
+
+def test_a_checkpoint_that_is_a_fifo_is_refused_at_once(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, 1, {"step": 1, "network": {}})
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(InputError, match="not a checkpoint"):
+        load_checkpoint(path)
+
+
+def test_the_hash_of_weights_tells_values_names_types_and_shapes_apart() -> None:
+    weights = {"a": torch.arange(6.0), "b": torch.tensor(1, dtype=torch.int64)}
+    others = [
+        {**weights, "a": torch.arange(6.0) + 1e-6},
+        {"c": weights["a"], "b": weights["b"]},
+        {**weights, "a": weights["a"].reshape(2, 3)},
+        {**weights, "a": weights["a"].double()},
+    ]
+    assert state_sha256(weights) == state_sha256({"b": weights["b"], "a": weights["a"].clone()})
+    assert len({state_sha256(state) for state in [weights, *others]}) == 5

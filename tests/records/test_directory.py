@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from depthlab.errors import InputError
-from depthlab.records.directory import Held, claim, is_held, set_aside
+from depthlab.records.directory import Held, check_still_ours, claim, holder, is_held, set_aside, still_ours
 
 HOLD = """
 import sys, time
@@ -109,3 +111,86 @@ def test_a_directory_that_was_set_aside_stays_claimed_by_name(run: Path) -> None
     assert aside.parent == run.parent / ".aside"
     assert aside.name.startswith("run-")
     assert (aside / "record.json").read_text() == "{}"
+
+
+def test_a_claim_on_a_folder_that_was_removed_is_no_longer_ours(run: Path) -> None:
+    """Stopped, its folder removed, the line started again, and continued: two would write to one directory."""
+    with claim(run) as first:
+        assert first.still_ours() and still_ours(run)
+        shutil.rmtree(run.parent)
+        assert not first.still_ours()
+        with pytest.raises(Held, match="may be another process's now"):
+            check_still_ours(run)
+        code = f"{HOLD.replace('time.sleep(60)', 'input()')}"
+        with subprocess.Popen(
+            [sys.executable, "-c", code, str(run)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as second:
+            assert second.stdout is not None
+            assert second.stdout.readline() == "held\n"
+            assert not still_ours(run)
+            second.communicate("\n")
+    assert still_ours(run)  # this process claims nothing now
+
+
+def test_a_lost_claim_takes_no_files_of_the_one_that_holds_the_run(run: Path) -> None:
+    with claim(run):
+        shutil.rmtree(run.parent)
+        (run.parent / ".locks").mkdir(parents=True)
+        for name in ("run.lock", "run.holder"):
+            (run.parent / ".locks" / name).write_text("another's")
+    assert sorted(path.name for path in (run.parent / ".locks").iterdir()) == ["run.holder", "run.lock"]
+
+
+def test_a_run_that_leaves_nothing_leaves_no_lock(run: Path) -> None:
+    with claim(run):
+        run.rmdir()  # as a run that was refused does
+    assert not run.parent.exists()
+    with claim(run.parent / "other"):
+        pass
+    with claim(run):
+        run.rmdir()
+    assert sorted(path.name for path in (run.parent / ".locks").iterdir()) == ["other.lock"]
+
+
+@pytest.mark.parametrize("name", ["run.lock", "run.holder"])
+def test_links_among_the_locks_are_refused(run: Path, name: str) -> None:
+    victim = run.parent.parent / "victim"
+    victim.write_text("precious")
+    (run.parent / ".locks").mkdir(parents=True)
+    (run.parent / ".locks" / name).symlink_to(victim)
+    with pytest.raises(InputError, match="symbolic link"), claim(run):
+        pytest.fail("claimed")
+    assert victim.read_text() == "precious"
+
+
+def test_a_holder_that_is_a_fifo_blocks_nobody(run: Path) -> None:
+    (run.parent / ".locks").mkdir(parents=True)
+    os.mkfifo(run.parent / ".locks" / "run.holder")
+    assert holder(run) == "another process"
+    with claim(run):
+        assert str(os.getpid()) in holder(run)
+
+
+def test_what_a_killed_process_left_half_written_goes_at_the_next_start(run: Path) -> None:
+    left = [
+        run / ".record.json.7.tmp",
+        run / "diagnostics" / ".a.npz.7.tmp",
+        run / "checkpoints" / ".step-1.ckpt.7.tmp",
+    ]
+    kept = [run / "record.json", run / "diagnostics" / "a.npz", run / "job.log"]
+    for path in [*left, *kept]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    with claim(run):
+        assert [path for path in left if path.exists()] == []
+        assert all(path.exists() for path in kept)
+
+
+def test_a_folder_that_links_elsewhere_is_not_tidied(run: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / ".a.tmp").touch()
+    run.mkdir(parents=True)
+    (run / "checkpoints").symlink_to(elsewhere)
+    with claim(run):
+        assert (elsewhere / ".a.tmp").exists()

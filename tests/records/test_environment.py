@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from depthlab.records.environment import git_state, versions
+from depthlab.records.environment import git_state, machine, versions
 
 
 def git(directory: Path, *arguments: str) -> str:
@@ -25,6 +25,12 @@ def test_the_commit_and_whether_files_differ_from_it(tmp_path: Path) -> None:
     assert git_state(tmp_path) == {"commit": commit, "dirty": False}
     (tmp_path / "untracked").touch()
     assert git_state(tmp_path) == {"commit": commit, "dirty": False}
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "new.py").touch()  # untracked source may be part of what runs
+    assert git_state(tmp_path) == {"commit": commit, "dirty": True}
+    (tmp_path / ".gitignore").write_text("*.pyc\n")
+    (tmp_path / "src" / "new.py").rename(tmp_path / "src" / "new.pyc")
+    assert git_state(tmp_path) == {"commit": commit, "dirty": False}
     (tmp_path / "file").write_text("two")
     assert git_state(tmp_path) == {"commit": commit, "dirty": True}
 
@@ -39,3 +45,14 @@ def test_versions_are_those_that_are_imported() -> None:
     assert found["python"] == platform.python_version()
     assert torch.__version__.startswith(found["torch"])
     assert {"lightning", "hydra-core", "omegaconf", "numpy", "torchvision", "torchmetrics"} <= found.keys()
+
+
+def test_the_machine_is_named_by_its_processor_and_system() -> None:
+    found = machine()
+    assert found["architecture"] == platform.machine()
+    assert platform.system() in str(found["os"])
+    assert platform.node() not in str(found)
+    if Path("/proc/cpuinfo").exists() and platform.machine() == "x86_64":
+        assert found["cpu"]
+        # torch may be told to use less than there is, and calls AMX and VNNI by names of their own
+        assert torch.backends.cpu.get_cpu_capability() in (found["instruction_set"], "DEFAULT", "AVX2", "AVX512")

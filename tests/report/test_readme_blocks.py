@@ -10,7 +10,7 @@ import pytest
 from depthlab.errors import InputError
 from depthlab.report.readme_blocks import draw, fill
 
-from .synthetic import write_run
+from .synthetic import write_run, write_sweep
 
 SIDES = {
     "plain loop": {"n": 3, "summary": {"images_per_second": {"median": 440.4}}, "measurements": {}},
@@ -77,7 +77,9 @@ def test_errors_by_depth_are_means_over_seeds(tmp_path: Path) -> None:
 def test_published_numbers_stand_above_ours(tmp_path: Path) -> None:
     write_run(tmp_path / "full", "resnet56", 1, train=0.1, test=6.9, points=0)
     text = filled("published", "full", tmp_path)
-    assert "| residual, paper | 8.75 | 7.51 | 7.17 | 6.97 | 6.61 |" in text
+    assert "| residual, paper | 8.75 | 7.51 | 7.17 | 6.97 | 6.61 ± 0.16 |" in text
+    assert "| plain, paper | ≈ 9.68 | ≈ 10.12 | ≈ 11.40 | ≈ 13.25 | - |" in text
+    assert "| residual, five seeds | 8.13 ± 0.20 | 7.67 ± 0.47 | 7.31 ± 0.35 | 6.93 ± 0.23 | - |" in text
     assert "| **residual, here** | - | - | - | 6.90 (one run) | - |" in text
     assert "| **plain, here** | - | - | - | - | - |" in text
 
@@ -89,7 +91,23 @@ def test_recipes_carry_the_interval_that_decides(tmp_path: Path) -> None:
             write_run(tmp_path / "p", "resnet20", seed, 1.0, 8.0 + shift, overrides=overrides, points=0)
     text = filled("recipes", "p", tmp_path)
     assert "| resnet20 (precision=32-true) | 3 | 1.00 ± 0.00 | 8.00 ± 0.00 |" in text
-    assert "are equal within 0.5 points in test error: +0.02 points" in text
+    assert "resnet20 (precision=bf16-mixed) tests 0.02 points worse than resnet20 (precision=32-true) (95 % CI" in text
+
+
+def test_findings_are_the_claims_of_the_report(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "s", points=0)
+    text = filled("findings", "s", tmp_path)
+    assert "- Degradation: shown. plain56 trains 4." in text
+    assert "- No degradation with shortcuts: shown. resnet56 trains" in text
+
+
+def test_folds_show_the_folds_own_errors(tmp_path: Path) -> None:
+    for fold in range(3):
+        overrides = {"data.fold": fold, "data.num_folds": 3}
+        write_run(tmp_path / "f", "plain20", 1, 1.0, 9.0 + fold, overrides, points=0)
+    text = filled("recipes", "f", tmp_path)
+    assert "| network | n | training error, % | validation error, % | test error, % |" in text
+    assert "| plain20 | 3 | 1.00 ± 0.00 | 10.30 ± 1.00 | 10.00 ± 1.00 |" in text
 
 
 def test_speed_names_machine_versions_command_and_n(tmp_path: Path) -> None:

@@ -63,21 +63,22 @@ def test_one_command_leaves_pages_tables_and_figures(sweep: Path) -> None:
     for name in FIGURES:
         assert (out / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert (out / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
-    for name in ("networks", "errors", "comparisons", "published", "runs"):
+    for name in ("networks", "steps_to_reach", "errors", "comparisons", "classes", "confused_pairs", "runs"):
         assert all((out / "tables" / f"{name}{suffix}").exists() for suffix in (".md", ".csv", ".tex"))
 
 
 def test_the_terminal_shows_table_verdicts_and_where_things_lie(sweep: Path) -> None:
     shown = (sweep / "stdout.txt").read_text()
     assert re.search(r"plain56 +│ 2 │ +\d\.\d\d ± \d\.\d\d", shown)
-    assert re.search(r"^supported: Training error grows with depth in plain networks\.", shown, re.MULTILINE)
+    assert re.match(r"Degradation: not judged\. plain56 trains 4\.\d\d points worse than plain20 \(95 % CI ", shown)
+    assert "two runs: no verdict" in shown.splitlines()[0]
     assert f"page: {sweep}/report/report.html" in shown
     assert f"figure: {sweep}/report/figures/error_vs_depth.png" in shown
 
 
 def test_the_markdown_page_has_what_a_results_folder_needs(sweep: Path) -> None:
     page = (sweep / "report" / "report.md").read_text()
-    for heading in ("What these runs say", "Errors", "Commands", "What differs from the paper", "Missing and left out"):
+    for heading in ("Findings", "Results", "Figures", "Classes", "Commands", "Comparison with published results"):
         assert f"## {heading}" in page
     for link in re.findall(r"!\[.*?\]\((.*?)\)", page):
         assert (sweep / "report" / link).exists()
@@ -91,7 +92,7 @@ def test_the_error_table_is_recomputed_from_the_records(sweep: Path) -> None:
     records = [json.loads(path.read_text()) for path in sweep.glob("*/record.json")]
     rows = _rows(sweep / "report" / "tables" / "errors.csv")
     for row in rows:
-        if row["error"] == "test error":
+        if row["metric"] == "test error (%)":
             values = [r["metrics"]["test/err"] for r in records if r["model"]["name"] == row["network"]]
             assert float(row["mean"]) == pytest.approx(sum(values) / 2)
             assert (float(row["min"]), float(row["max"])) == (min(values), max(values))
@@ -115,12 +116,12 @@ def test_an_unfinished_sweep_reports_what_there_is(tmp_path: Path) -> None:
     for text in (done.stdout, page):
         assert "plain56 seed 1: running or interrupted, last seen at step 1,200 of 64,000" in text
         assert "plain56 seed 2: failed (CUDA out of memory)" in text
-        assert "resnet20 seed 1: diverged at step 321; counted, not averaged" in text
+        assert "resnet20 seed 1: diverged at step 321; counted at the chance error of 90 %" in text
         assert "resnet20 seed 2: no record, though other networks have it" in text
-        assert f"{bad.name}: left out, record.json is damaged" in text
+        assert f"{bad.name}: excluded, record.json is damaged" in text
     rows = {row["network"]: row for row in _rows(tmp_path / "report" / "tables" / "networks.csv")}
-    assert rows["resnet20"]["n"] == "0"
-    assert rows["resnet20"]["test error (%)"] == ""
+    assert rows["resnet20"]["n"] == "1"
+    assert rows["resnet20"]["test error (%)"] == "90.00 (one run)"
     assert rows["resnet20"]["other runs"] == "1 diverged"
     assert rows["plain56"]["other runs"] == "1 failed, 1 running"
 
@@ -152,8 +153,8 @@ def test_numbers_that_are_none_are_left_out_and_the_rest_is_reported(tmp_path: P
     (blank / "metrics.csv").write_text("\n".join([lines[0], *rows]) + "\n")
     done = _report(tmp_path)
     assert done.returncode == 0, done.stderr
-    assert f"{forged.name}: left out, peak_memory_mib is not finite" in done.stdout
-    assert f"{odd.name}: left out, its configuration is none of ours" in done.stdout
+    assert f"{forged.name}: excluded, peak_memory_mib is not finite" in done.stdout
+    assert f"{odd.name}: excluded, its configuration cannot be read" in done.stdout
     assert (tmp_path / "report" / "figures" / "curves.png").exists()
 
 
@@ -192,10 +193,12 @@ def test_runs_without_diagnostics_say_which_figures_are_left_out_and_why(tmp_pat
     (first / "diagnostics" / "responses.npz").write_bytes(b"PK nonsense")
     np.savez(first / "diagnostics" / "predictions.npz", label=np.array([-1]), predicted=np.array([1]))
     page = make_report([tmp_path], tmp_path / "report").markdown.read_text()
-    assert "Layer responses: left out, plain20 seed 1: diagnostics/responses.npz is damaged" in page
-    assert "Confusion of twins: left out, plain20 seed 1: diagnostics/predictions.npz is damaged" in page
-    assert "Most confident mistakes: left out, resnet20 seed 1 holds no diagnostics/mistakes.npz" in page
-    assert not (tmp_path / "report" / "figures" / "mistakes.png").exists()
+    assert "Layer responses: not drawn, plain20 seed 1: diagnostics/responses.npz is damaged" in page
+    assert "Confusion: not drawn, plain20 seed 1: diagnostics/predictions.npz is damaged" in page
+    assert "plain20 seed 1). Not included: resnet20 seed 1 holds no diagnostics/mistakes.npz" in page or (
+        "label, then prediction. Not included: resnet20 seed 1 holds no diagnostics/mistakes.npz" in page
+    )
+    assert not (tmp_path / "report" / "figures" / "confusion.png").exists()
 
 
 def test_an_old_figure_does_not_outlive_its_data(tmp_path: Path) -> None:
@@ -209,11 +212,47 @@ def test_an_old_figure_does_not_outlive_its_data(tmp_path: Path) -> None:
 
 def test_a_search_over_many_recipes_draws_some_and_names_the_rest(tmp_path: Path) -> None:
     for i in range(1, 9):
-        write_run(tmp_path, "plain20", 1, 1.0, 9.0, {"optimizer.lr": i / 10}, points=0)
+        for network in ("plain20", "resnet20"):
+            write_run(tmp_path, network, 1, 1.0, 9.0, {"optimizer.lr": i / 10}, points=0)
     report = make_report([tmp_path], tmp_path / "report")
-    assert len(list((tmp_path / "report" / "figures").glob("error_vs_depth*.png"))) == 6
-    assert "Further settings: left out, 6 settings are drawn, not: lr=0.7; lr=0.8" in report.markdown.read_text()
-    assert len(report.groups) == 8
+    page = report.markdown.read_text()
+    assert page.count("*Training curves (lr=") == 6
+    assert "Further settings: not drawn, 6 settings are drawn, not: lr=0.7; lr=0.8" in page
+    assert len(report.groups) == 16
+
+
+def test_a_sweep_over_one_key_of_one_network_shares_its_figures(tmp_path: Path) -> None:
+    for i in range(1, 3):
+        write_run(tmp_path, "resnet20", 1, 1.0, 9.0, {"optimizer.lr": i / 10})
+    page = make_report([tmp_path], tmp_path / "report").markdown.read_text()
+    assert {path.stem for path in (tmp_path / "report" / "figures").glob("*.png")} == {"curves", "final_values"}
+    assert "## Findings" not in page
+    assert "What difference does optimizer.lr make to resnet20?" in page
+
+
+def test_superseded_results_are_named_as_such(tmp_path: Path) -> None:
+    write_run(tmp_path / "new", "plain20", 1, 1.0, 9.0, points=0)
+    write_run(tmp_path / "superseded" / "old", "plain20", 1, 2.0, 9.5, {"trainer.max_steps": 3000}, points=0)
+    done = _report("--compare", tmp_path / "new", tmp_path / "superseded" / "old")
+    assert done.returncode == 0, done.stderr
+    assert "old: superseded results, kept for the record; do not cite them" in done.stdout
+
+
+def test_a_run_that_ended_early_is_reported_with_its_step_and_reason(tmp_path: Path) -> None:
+    stopped = {"steps": 12, "stopped_early": {"step": 12, "reason": "val/err did not improve"}}
+    write_run(tmp_path, "plain20", 1, 1.0, 9.0, record=stopped, points=0)
+    done = _report(tmp_path)
+    assert "plain20 seed 1: stopped early at step 12 of 64,000 (val/err did not improve)" in done.stdout
+    assert "1 run (1 finished)" in done.stdout
+
+
+def test_averaged_weights_and_extensions_are_shown(tmp_path: Path) -> None:
+    record = {"metrics_ema": {"train/err": 0.5, "test/err": 8.5}, "extensions": {"mylab": "0.3", "other": None}}
+    write_run(tmp_path, "plain20", 1, 1.0, 9.0, record=record, points=0)
+    page = make_report([tmp_path], tmp_path / "report").markdown.read_text()
+    (row,) = _rows(tmp_path / "report" / "tables" / "networks.csv")
+    assert (row["test error (%)"], row["test error, averaged weights (%)"]) == ("9.00 (one run)", "8.50 (one run)")
+    assert "extensions: mylab 0.3; other" in page
 
 
 @pytest.mark.parametrize("content", [None, "{", '{"version": 99}'])
@@ -228,7 +267,7 @@ def test_nothing_to_report_is_refused_in_a_few_lines(tmp_path: Path, content: st
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [("--compare", "logs"), ("logs", "--difference", "-1"), ()])
+@pytest.mark.parametrize("arguments", [("--compare", "logs"), ("logs", "--margin", "-1"), ()])
 def test_a_wrong_command_line_is_refused(arguments: tuple[str, ...]) -> None:
     done = _report(*arguments)
     assert done.returncode == 2

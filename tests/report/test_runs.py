@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from depthlab.errors import InputError
+from depthlab.report.core.collection import collect
 from depthlab.report.core.comparisons import compare
 from depthlab.report.core.groups import find_settings, group_runs
-from depthlab.report.core.report_tables import networks_table
-from depthlab.report.core.runs import collect
+from depthlab.report.core.summary_tables import networks_table
 
 from .synthetic import write_run
 
@@ -39,9 +39,14 @@ BAD = {
     "NaN": lambda directory: _edit(directory, metrics=_metrics(directory, test_err=float("nan"))),
     "not a number": lambda directory: _edit(directory, metrics=_metrics(directory, test_err=None)),
     "'twelve'": lambda directory: _edit(directory, metrics=_metrics(directory, test_err="twelve")),
-    "no error in percent": lambda directory: _edit(directory, metrics=_metrics(directory, train_err=250.0)),
+    "not a possible training error": lambda directory: _edit(directory, metrics=_metrics(directory, train_err=250.0)),
     "'name'": lambda directory: _edit(directory, model={"depth": 20}),
     "12 of 64000": lambda directory: _edit(directory, steps=12),
+    "stopped_early at step 11": lambda directory: _edit(
+        directory, steps=12, stopped_early={"step": 11, "reason": "patience"}
+    ),
+    "the record's task is damaged": lambda directory: _edit(directory, task={"name": "classification"}),
+    "does not describe it": lambda directory: _edit(directory, task={"name": "x", "primary": "err", "metrics": {}}),
     "val/err": lambda directory: _edit(directory, metrics=_metrics(directory, val_err=None)),
     "'versions'": lambda directory: _edit(directory, versions=["torch"]),
     "'wall_seconds'": lambda directory: _edit(directory, wall_seconds="an hour"),
@@ -156,7 +161,7 @@ def test_a_missing_fold_is_named_and_networks_pair_by_seed_and_fold(tmp_path: Pa
     (setting,) = find_settings(group_runs(collect([tmp_path]).runs))
     assert [(group.label, missing) for group, missing in setting.missing()] == [("resnet20", (2, 3))]
     assert setting.missing()[0][0].averaged_over() == "9 of 5 folds x 2 seeds"
-    assert compare(setting, "test/err", 0.5)[0].difference.n == (9,)
+    assert compare(setting, "test/err")[0].difference.n == (10, 9)
 
 
 def test_where_a_run_happened_does_not_split_a_group(tmp_path: Path) -> None:

@@ -8,35 +8,38 @@ from typing import Any
 import pytest
 import torch
 
+from depthlab.config.images import ImageSpec
 from depthlab.models import count_params
-from depthlab.runs.build import build_classifier, build_data, build_network, build_trainer
+from depthlab.runs.build import build_data, build_module, build_network, build_trainer
 
 from ..conftest import Compose
+
+COLOUR, DIGITS = ImageSpec(32, 32, 3), ImageSpec(8, 8, 1)
 
 
 def test_initial_weights_follow_from_the_seed_alone(compose_config: Compose) -> None:
     states = []
     for seed in (0, 0, 1):
         torch.rand(3)  # whatever ran before
-        states.append(build_network(compose_config(f"seed={seed}"), 3, 10).state_dict())
+        states.append(build_network(compose_config(f"seed={seed}"), COLOUR, 10).state_dict())
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
     assert not torch.equal(states[0]["conv1.weight"], states[2]["conv1.weight"])
 
 
 @pytest.mark.parametrize("shortcut", ["A", "B", "C"])
 def test_plain_and_residual_are_twins_by_configuration(compose_config: Compose, shortcut: str) -> None:
-    plain = build_network(compose_config("model=plain20"), 3, 10)
-    residual = build_network(compose_config("model=resnet20", f"model.shortcut={shortcut}"), 3, 10)
+    plain = build_network(compose_config("model=plain20"), COLOUR, 10)
+    residual = build_network(compose_config("model=resnet20", f"model.shortcut={shortcut}"), COLOUR, 10)
     assert (count_params(plain) == count_params(residual)) == (shortcut == "A")
 
 
 def test_weights_lie_in_channels_last_memory(compose_config: Compose) -> None:
-    weight = build_network(compose_config("model=resnet20"), 3, 10).get_parameter("layer1.0.conv1.weight")
+    weight = build_network(compose_config("model=resnet20"), COLOUR, 10).get_parameter("layer1.0.conv1.weight")
     assert weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_channels_and_classes_follow_from_the_data(compose_config: Compose) -> None:
-    state = build_network(compose_config(), 1, 7).state_dict()
+    state = build_network(compose_config(), DIGITS, 7).state_dict()
     assert state["conv1.weight"].shape[1] == 1
     assert state["fc.weight"].shape[0] == 7
 
@@ -56,10 +59,10 @@ def test_each_augmentation_has_a_key_that_reaches_it_and_is_off_by_default(compo
     for override in ((), (f"augment.{key}=0.5",)):
         config = compose_config(*override)
         data = build_data(config)
-        module = build_classifier(config, build_network(config, 1, 10))
-        changed[override] = {**asdict(data.augmentation), "label_smoothing": module.label_smoothing}
+        module = build_module(config, build_network(config, DIGITS, 10), 10)
+        changed[override] = {**asdict(data.augmentation), "label_smoothing": module.task.label_smoothing}
     (before, after) = changed.values()
-    assert set(before.values()) == {0}
+    assert set(before.values()) == {0, ()}  # no strength, and no augmentation of an extension
     assert {name: value for name, value in after.items() if value} == {key: 0.5}
 
 
@@ -81,7 +84,7 @@ def test_each_key_of_the_selection_reaches_the_data(compose_config: Compose, cha
 def test_the_optimiser_is_the_one_that_was_asked_for(compose_config: Compose) -> None:
     def optimizer(*overrides: str) -> torch.optim.Optimizer:
         config = compose_config(*overrides)
-        return build_classifier(config, build_network(config, 1, 10)).configure_optimizers()
+        return build_module(config, build_network(config, DIGITS, 10), 10).configure_optimizers()
 
     sgd = optimizer("optimizer.momentum=0.8", "optimizer.weight_decay=0.3", "optimizer.nesterov=true")
     assert isinstance(sgd, torch.optim.SGD)

@@ -13,17 +13,19 @@ import torch
 from lightning.pytorch import Trainer
 
 import depthlab
+from depthlab.config.images import ImageSpec
 from depthlab.config.schema import TrainConfig, as_dict
 from depthlab.data.datamodule import ImageDataModule
 from depthlab.errors import InputError
 from depthlab.records.checkpoints import list_checkpoints
 from depthlab.records.curve_file import read_curves
 from depthlab.records.record import find_records, read_record
-from depthlab.runs import run as run_module
+from depthlab.runs import execute
+from depthlab.runs.build import build_data, build_network
 from depthlab.runs.evaluate import evaluate_run, load_run
 from depthlab.runs.process import perform
 from depthlab.runs.run import run
-from depthlab.training.callbacks.checkpointing import Interrupted
+from depthlab.training.endings import Interrupted
 from depthlab.training.module import SupervisedModule
 
 from ..conftest import Compose
@@ -202,8 +204,8 @@ def test_the_test_set_is_measured_once_with_the_last_weights(
             seen.append((batch[0], modules[0].step))
         return make(self, batch, device, dataloader_idx)
 
-    build = run_module.build_classifier
-    monkeypatch.setattr(run_module, "build_classifier", lambda *args: modules.append(build(*args)) or modules[0])
+    build = execute.build_module
+    monkeypatch.setattr(execute, "build_module", lambda *args: modules.append(build(*args)) or modules[0])
     monkeypatch.setattr(ImageDataModule, "transfer_batch_to_device", note)
     directory = run(compose_config(*SMALL), "").directory
     assert [step for split, step in seen if split == "test"] == [12]
@@ -228,7 +230,7 @@ def test_the_recorded_errors_are_those_of_a_plain_loop_over_the_images(compose_c
     config = compose_config(*SMALL, "trainer.precision=32-true")
     directory = run(config, "").directory
     network, record = load_run(directory)
-    data = run_module.build_data(config)
+    data = build_data(config)
     for split in ("train", "val", "test"):
         images, labels = data.on_device(split, torch.device("cpu")).eval_batch(0, data.num_images(split))
         with torch.no_grad():
@@ -277,17 +279,17 @@ def test_clipping_bounds_the_update(compose_config: Compose, value: str) -> None
         *SMALL, f"trainer.gradient_clip_val={value}", "optimizer.weight_decay=0", "trainer.precision=32-true"
     )
     moved = weights(run(config, "").directory)["fc.weight"]
-    initial = run_module.build_network(config, 1, 10).state_dict()["fc.weight"]
+    initial = build_network(config, ImageSpec(8, 8, 1), 10).state_dict()["fc.weight"]
     assert torch.allclose(moved, initial, atol=1e-7) == (value != "null")
 
 
 def test_divergence_is_a_result(compose_config: Compose) -> None:
-    outcome = run(compose_config(*SMALL, "optimizer.lr=1.0e+30", "trainer.precision=32-true"), "")
+    outcome = run(compose_config(*SMALL, "optimizer.lr=9.0e+29", "trainer.precision=32-true"), "")
     record = read_record(outcome.directory)
     assert outcome.status == record["status"] == "diverged"
     assert record["divergence"]["step"] == record["steps"] == 2  # the first loss is that of the initial weights
     assert 0 < record["divergence"]["train/loss"] == record["metrics"]["train/loss"] < 10
-    assert "diverged" in run(compose_config(*SMALL, "optimizer.lr=1.0e+30", "trainer.precision=32-true"), "").line
+    assert "diverged" in run(compose_config(*SMALL, "optimizer.lr=9.0e+29", "trainer.precision=32-true"), "").line
 
 
 def test_weights_that_the_last_update_spoilt_are_no_result(

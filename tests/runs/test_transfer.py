@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from depthlab.config.images import ImageSpec
 from depthlab.data.device_images import Normalization
 from depthlab.errors import InputError
 from depthlab.models import TwoStream, cifar_net
@@ -17,12 +18,14 @@ from depthlab.records.publishing import publish
 from depthlab.records.record import read_record
 from depthlab.records.weight_files import find_weights, weights_hash
 from depthlab.report.report import make_report
-from depthlab.runs.build import build_classifier, build_network
+from depthlab.runs.build import build_module, build_network
 from depthlab.runs.evaluate import evaluate_run, load_run
 from depthlab.runs.run import run
 from depthlab.training.callbacks.checkpointing import Checkpoints
 
 from ..conftest import Compose
+
+DIGITS = ImageSpec(8, 8, 1)
 
 SMALL = ("model=resnet20", "model.depth=8", "trainer.precision=32-true")
 SHORT = ("trainer.max_steps=2", "trainer.val_every_steps=2", "checkpoint.every_steps=1")
@@ -115,7 +118,7 @@ def test_a_run_whose_weights_do_not_fit_leaves_nothing(compose_config: Compose, 
 
 def test_the_backbone_has_a_rate_of_its_own(compose_config: Compose) -> None:
     config = compose_config(*SMALL, *SHORT, "optimizer.backbone_lr_factor=1.0e-9", "optimizer.weight_decay=0")
-    before, after = build_network(config, 1, 10).state_dict(), last_weights(run(config, "").directory)
+    before, after = build_network(config, DIGITS, 10).state_dict(), last_weights(run(config, "").directory)
     assert torch.allclose(before["conv1.weight"], after["conv1.weight"], atol=1e-7)
     assert not torch.allclose(before["fc.weight"], after["fc.weight"], atol=1e-4)
 
@@ -124,7 +127,7 @@ def test_the_backbone_has_a_rate_of_its_own(compose_config: Compose) -> None:
 def test_every_parameter_that_trains_is_in_one_group(compose_config: Compose, decay: str) -> None:
     keys = ("optimizer.backbone_lr_factor=0.1", f"optimizer.decay_norm_and_bias={decay}")
     config = compose_config(*SMALL, *keys)
-    module = build_classifier(config, build_network(config, 1, 10))
+    module = build_module(config, build_network(config, DIGITS, 10), 10)
     groups = module.configure_optimizers().param_groups
     assert [group.get("lr_factor", 1.0) for group in groups] == ([0.1, 1.0] if decay == "true" else [0.1, 0.1, 1, 1])
     grouped = [parameter for group in groups for parameter in group["params"]]
@@ -190,7 +193,8 @@ def test_networks_without_a_depth_have_a_record_and_a_report(compose_config: Com
     report = make_report([dense.parent], tmp_path / "report")
     assert sorted(group.network for group in report.groups) == ["dense", "resnet8", "two_stream_dense"]
     assert {group.kind for group in report.groups} == {"dense", "residual", "two_stream_dense"}
-    assert not report.document.comparisons  # networks of different families are no series
+    headings = [section.heading for section in report.document.sections]
+    assert "Exploratory comparisons" not in headings  # networks of different families are no series
     assert "two_stream_dense" in report.markdown.read_text()
 
 
@@ -200,8 +204,8 @@ def test_scratch_and_transfer_are_compared(compose_config: Compose, pretrained: 
             run(compose_config(*SMALL, *SHORT, f"seed={seed}", "name=both", *keys), "")
     report = make_report([pretrained.parent.parent / "both"], tmp_path / "report")
     assert sorted(group.kind for group in report.groups) == ["residual", "residual, from weights"]
-    text = report.markdown.read_text()
-    assert "2 pairs" in text
+    (comparisons,) = (table for table in report.document.tables if table.name == "comparisons")
+    assert {row[comparisons.header.index("n")] for row in comparisons.rows} == {"2"}  # pairs of seeds
 
 
 def test_images_too_small_for_a_network_are_refused_by_name(compose_config: Compose) -> None:
@@ -216,7 +220,7 @@ def test_images_too_small_for_a_network_are_refused_by_name(compose_config: Comp
         (("model.freeze=backbone",), "random weights"),
         (("model=plain20", "model.stochastic_depth=0.2"), r"plain20 is plain; .*Use its residual twin"),
         (("model=plain18", "model.shortcut=B"), "plain18 is plain and has no shortcuts"),
-        (("model.dropout=1",), r"model\.dropout=1\.0: a probability below 1"),
+        (("model.dropout=1",), r"model\.dropout=1\.0: must be less than 1"),
         (("model.stochastic_depth=-0.1",), "must not be negative"),
         (("model=resnet18", "model.groups=32"), "bottleneck blocks"),
         (("model=resnet18", "model.depth=20"), "the depths are 18, 34, 50, 101, 152"),

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from depthlab.training.callbacks import checkpointing as saving
-from depthlab.training.callbacks.checkpointing import STOP_SIGNALS, Checkpoints, Interrupted, StopRequest
+from depthlab.training.callbacks.checkpointing import STOP_SIGNALS, Checkpoints, StopRequest
+from depthlab.training.endings import Interrupted
 
-from .small import classifier, trainer
+from .small import classifier, plan, trainer
 
 
 class Clock:
@@ -39,13 +40,8 @@ def drive(
 ) -> list[int | str]:
     """What a run of 12 steps does with its callback, in order: the step of each checkpoint, "val", "end", "stop"."""
     happened: list[int | str] = []
-    arguments = {"every_steps": None, "every_minutes": None, "val_every_steps": 6, "max_steps": 12, **settings}
-    callback = Checkpoints(
-        lambda _, module: happened.append(module.step),
-        agree_every_steps=arguments.pop("agree_every_steps", 1),
-        stop=stop or StopRequest(),
-        **arguments,
-    )
+    planned = plan(first_step=first_step, batches_per_step=batches_per_step, **settings)
+    callback = Checkpoints(lambda _, module: happened.append(module.step), planned, stop or StopRequest())
     module, fake = classifier(), world or trainer()
     module.step = first_step
     callback.on_train_start(fake, module)
@@ -57,9 +53,10 @@ def drive(
                 if is_update:
                     at_step(module.step)
                 callback.on_train_batch_end(fake, module, None, None, batch_idx)
-            if module.step % arguments["val_every_steps"] == 0 or module.step == arguments["max_steps"]:
+            if planned.validates_at(module.step):
                 happened.append("val")
                 callback.on_train_epoch_end(fake, module)
+        callback.on_train_end(fake, module)
         happened.append("end")
     except Interrupted:
         happened.append("stop")
@@ -70,12 +67,12 @@ def drive(
     ("settings", "expected"),
     [
         ({}, ["val", "val", 12, "end"]),
-        ({"every_steps": 4}, [4, "val", 8, "val", 12, "end"]),
-        ({"every_steps": 6}, ["val", 6, "val", 12, "end"]),  # where both are due, validation comes first
-        ({"every_steps": 5, "val_every_steps": 5}, ["val", 5, "val", 10, "val", 12, "end"]),
-        ({"every_steps": 100, "val_every_steps": 100}, ["val", 12, "end"]),
-        ({"every_steps": 4, "first_step": 4}, ["val", 8, "val", 12, "end"]),  # nothing new at the step it began
-        ({"every_steps": 4, "batches_per_step": 3}, [4, "val", 8, "val", 12, "end"]),  # once an update, not a batch
+        ({"save_every_steps": 4}, [4, "val", 8, "val", 12, "end"]),
+        ({"save_every_steps": 6}, ["val", 6, "val", 12, "end"]),  # where both are due, validation comes first
+        ({"save_every_steps": 5, "val_every_steps": 5}, ["val", 5, "val", 10, "val", 12, "end"]),
+        ({"save_every_steps": 100, "val_every_steps": 100}, ["val", 12, "end"]),
+        ({"save_every_steps": 4, "first_step": 4}, ["val", 8, "val", 12, "end"]),  # nothing new at the step it began
+        ({"save_every_steps": 4, "batches_per_step": 3}, [4, "val", 8, "val", 12, "end"]),  # once per update
     ],
     ids=str,
 )
@@ -87,13 +84,14 @@ def test_checkpoints_come_by_time_counted_from_the_last_one(clock: Clock) -> Non
     def a_minute_passes(step: int) -> None:
         clock.now += 60
 
-    assert drive(a_minute_passes, every_minutes=5) == [5, "val", 10, "val", 12, "end"]
-    assert drive(a_minute_passes, every_minutes=3, every_steps=4) == [3, 4, "val", 7, 8, 11, "val", 12, "end"]
-    assert drive(a_minute_passes, every_minutes=1.5) == [2, 4, "val", 6, 8, 10, "val", 12, "end"]
+    assert drive(a_minute_passes, save_every_seconds=300) == [5, "val", 10, "val", 12, "end"]
+    both = drive(a_minute_passes, save_every_seconds=180, save_every_steps=4)
+    assert both == [3, 4, "val", 7, 8, 11, "val", 12, "end"]
+    assert drive(a_minute_passes, save_every_seconds=90) == [2, 4, "val", 6, 8, 10, "val", 12, "end"]
 
 
 @pytest.mark.parametrize(
-    ("asked_at", "expected"), [(3, [3, "stop"]), (6, ["val", 6, "stop"]), (12, ["val", "val", 12, "end"])]
+    ("asked_at", "expected"), [(3, [3, "stop"]), (6, ["val", 6, "stop"]), (12, ["val", "val", 12, "stop"])]
 )
 def test_a_stop_request_is_answered_with_a_checkpoint(asked_at: int, expected: list[int | str]) -> None:
     stop = StopRequest()
@@ -113,8 +111,18 @@ def test_several_processes_agree_at_their_common_steps(clock: Clock) -> None:
         return len(questions) == 3  # another process was asked to stop before the second agreement
 
     world = trainer(world_size=2, strategy=SimpleNamespace(reduce_boolean_decision=any_process))
-    assert drive(world=world, agree_every_steps=4, every_steps=5) == [5, "val", 8, "stop"]
+    assert drive(world=world, log_every_steps=4, save_every_steps=5) == [5, "val", 8, "stop"]
     assert questions == [False] * 4
+
+
+def test_several_processes_agree_again_after_the_last_step() -> None:
+    stop = StopRequest()
+    world = trainer(world_size=2, strategy=SimpleNamespace(reduce_boolean_decision=lambda mine, all: mine))
+
+    def ask(step: int) -> None:
+        stop.is_made = step >= 9
+
+    assert drive(ask, stop=stop, world=world, log_every_steps=8) == ["val", "val", 12, "stop"]
 
 
 def test_several_processes_do_not_act_on_their_own_clock_or_signal(clock: Clock) -> None:
@@ -125,7 +133,7 @@ def test_several_processes_do_not_act_on_their_own_clock_or_signal(clock: Clock)
         clock.now += 60
         stop.is_made = step >= 5
 
-    assert drive(ask, stop=stop, world=world, agree_every_steps=4, every_minutes=3) == [4, "val", 8, "stop"]
+    assert drive(ask, stop=stop, world=world, log_every_steps=4, save_every_seconds=180) == [4, "val", 8, "stop"]
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)

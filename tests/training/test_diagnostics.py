@@ -6,6 +6,7 @@ import copy
 import json
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -37,7 +38,7 @@ from depthlab.training.callbacks.gradient_norms import (
 )
 
 from ..conftest import Compose
-from .small import classifier, trainer
+from .small import classifier, plan, trainer
 
 SMALL = ("model=resnet20", "model.depth=8", "checkpoint.every_steps=2")
 
@@ -61,7 +62,7 @@ def test_the_norms_are_those_of_the_gradients_that_training_computes() -> None:
     network, images, labels = some_network()
     expected = copy.deepcopy(network)
     F.cross_entropy(expected(images), labels).backward()
-    norms = gradient_norms(network, probed_layers(network), images, labels)
+    norms = gradient_norms(network, probed_layers(network), images, partial(F.cross_entropy, target=labels))
     by_hand = [float(layer.conv.weight.grad.square().sum().sqrt()) for layer in layers_3x3(expected)]  # type: ignore[union-attr]
     assert norms.dtype == np.float32
     assert norms == pytest.approx(by_hand, rel=1e-5)
@@ -74,7 +75,7 @@ def test_measuring_gradients_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) ->
     grads = [parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None]
     random = torch.get_rng_state()
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
-    gradient_norms(network, probed_layers(network), images, labels)
+    gradient_norms(network, probed_layers(network), images, partial(F.cross_entropy, target=labels))
     assert torch.backends.cudnn.benchmark
     assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
     assert all(map(torch.equal, grads, [parameter.grad for parameter in network.parameters()]))
@@ -161,7 +162,7 @@ def test_a_continuation_forgets_the_probes_after_its_step(tmp_path: Path) -> Non
     module = classifier()
     module.network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
     module.step = 4
-    callback = GradientNorms(None, tmp_path, 8, 4)  # type: ignore[arg-type]
+    callback = GradientNorms(None, tmp_path, plan(max_steps=8, val_every_steps=4))  # type: ignore[arg-type]
     callback.on_train_start(trainer(), module)
     assert list(callback.series) == [0, 4]
 

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import LambdaCallback
 from torch import Tensor
 
+from depthlab.config.images import ImageSpec
+from depthlab.optim.components.sgd import SGD
 from depthlab.records.curve_file import read_curves
 from depthlab.records.journal import Journal
 from depthlab.records.record import read_record
 from depthlab.runs import build
-from depthlab.runs import run as story
 from depthlab.runs.run import run
 from depthlab.training.callbacks.progress import ProgressView
 from depthlab.training.graph_steps import StepChunks, _leaving_no_trace, why_not_capturable
-from depthlab_benchmarks.clock import Spans
-from depthlab_benchmarks.ours import watch_parts
 
 from ..conftest import Compose
 from ..whole_runs import SMALL, allow_bf16, results, same_weights, stop_after, weights
@@ -29,7 +28,7 @@ from . import small
 POSSIBLE: dict[str, Any] = {
     "accelerator": "gpu",
     "precision": "bf16-mixed",
-    "num_processes": 1,
+    "strategy": "auto",
     "accumulate_grad_batches": 1,
     "clips_by_value": False,
     "last_batch": "wrap",
@@ -66,7 +65,7 @@ def test_blocks_end_at_every_boundary_and_are_never_longer_than_asked() -> None:
         ({"accelerator": "cpu"}, "CUDA"),
         ({"accelerator": "mps"}, "CUDA"),
         ({"precision": "16-mixed"}, "fp16"),
-        ({"num_processes": 2}, "processes"),
+        ({"strategy": "ddp"}, "processes"),
         ({"accumulate_grad_batches": 2}, "accumulated"),
         ({"clips_by_value": True}, "by value"),
         ({"last_batch": "short"}, "last_batch"),
@@ -134,36 +133,40 @@ def test_the_record_says_whether_steps_were_captured(compose_config: Compose, mo
 def test_clipping_goes_without_a_fused_optimiser_unless_a_block_clips(
     compose_config: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = compose_config(*SMALL, "trainer.gradient_clip_val=1")
+    seen: list[bool | None] = []
+    make = SGD.build
+    monkeypatch.setattr(SGD, "build", lambda self, groups, fused: seen.append(fused) or make(self, groups, None))
+    config = compose_config(*SMALL)
     config.trainer.accelerator = "gpu"
-    module = build.build_classifier(config, build.build_network(config, 1, 10))
-    assert module.configure_optimizers().defaults["fused"] is False
-    config.trainer.gradient_clip_val = None
-    module = build.build_classifier(config, build.build_network(config, 1, 10))
-    assert module.configure_optimizers().defaults["fused"] is True
+    for clips, captured in ((1.0, False), (1.0, True), (None, False)):
+        config.trainer.gradient_clip_val = clips
+        network = build.build_network(config, ImageSpec(8, 8, 1), 10)
+        build.build_module(config, network, 10).build_optimizer(network, captured=captured)
+    assert seen == [None, True, True]
 
 
-def test_a_benchmark_can_watch_blocks(compose_config: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+class ChunkObserver:
+    """Follows a run with a callback that acts at each batch."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def mark(self, part: str) -> None:
+        """Nothing."""
+
+    def callbacks(self) -> list[Callback]:
+        """One that notes steps."""
+        return [LambdaCallback(on_train_batch_end=lambda trainer, module, *rest: self.seen.append(module.step))]
+
+
+def test_an_observer_sees_chunks_and_does_not_undo_them(
+    compose_config: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
     in_blocks(monkeypatch)
-    watched, make = [], story.build_trainer
-
-    def build_trainer(*args: Any, **options: Any) -> Any:
-        trainer = make(*args, **options)
-        callback, clock = trainer.callbacks[-1], SimpleNamespace(spans=Spans(on_gpu=False))
-        start = callback.on_train_start
-
-        def on_train_start(trainer: Any, module: Any) -> None:
-            start(trainer, module)
-            watch_parts(trainer, module, clock)
-            watched.append(clock.spans)
-
-        callback.on_train_start = on_train_start
-        return trainer
-
-    monkeypatch.setattr(story, "build_trainer", build_trainer)
-    directory = run(compose_config(*SMALL, "trainer.steps_per_replay=4"), "").directory
+    observer = ChunkObserver()
+    directory = run(compose_config(*SMALL, "trainer.steps_per_replay=4"), "", observer=observer).directory
     assert read_record(directory)["status"] == "finished"
-    assert watched[0].take().keys() == {"input"}
+    assert observer.seen == [3, 6, 9, 12]
 
 
 def test_blocks_of_adamw_agree_within_rounding(compose_config: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,8 +224,12 @@ def test_a_run_may_change_between_blocks_and_single_steps(
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="a CUDA graph needs a CUDA GPU")
 @pytest.mark.parametrize("compiled", ["false", "true"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_a_captured_run_agrees_with_an_ordinary_one(compose_config: Compose, compiled: str, optimizer: str) -> None:
+@pytest.mark.parametrize("clips", ["null", "0.5"])
+def test_a_captured_run_agrees_with_an_ordinary_one(
+    compose_config: Compose, compiled: str, optimizer: str, clips: str
+) -> None:
     overrides = (*SMALL, "trainer=gpu", "trainer.deterministic=true", f"optimizer={optimizer}", "optimizer.lr=0.001")
+    overrides += (f"trainer.gradient_clip_val={clips}",)
     single = run(compose_config(*overrides, "name=single"), "").directory
     captured = ("trainer.steps_per_replay=4", f"trainer.compile={compiled}")
     blocks = run(compose_config(*overrides, "name=blocks", *captured), "").directory
@@ -266,7 +273,9 @@ def test_the_steps_before_a_capture_leave_no_trace(monkeypatch: pytest.MonkeyPat
 def test_a_long_block_is_cut_at_the_start_of_the_last_epoch(compose_config: Compose) -> None:
     config = compose_config(*SMALL)
     config.trainer = replace(config.trainer, steps_per_replay=50, accelerator="gpu", precision="32-true")
-    blocks, obstacle = build.build_blocks(config, last_epoch_start=1, callbacks=[])
+    planned = small.plan(log_every_steps=3, images_per_epoch=110)
+    assert planned.last_epoch_start == 1
+    blocks, obstacle = build.build_chunks(config, planned, callbacks=[])
     assert obstacle is None
     assert blocks is not None
     assert [blocks.end(step) for step in (0, 1, 3)] == [1, 3, 6]

@@ -1,4 +1,4 @@
-"""Who is told about the curves, and that a continuation doubles nothing."""
+"""Loggers: what each one writes, and that a continuation doubles nothing."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from depthlab.errors import InputError
 from depthlab.records.curve_file import read_curves
-from depthlab.training.loggers import build_loggers, check_loggers, flush_loggers
+from depthlab.training.components.tensorboard import TensorBoard
+from depthlab.training.components.wandb import WeightsAndBiases
+from depthlab.training.loggers import build_loggers, flush_loggers
+from depthlab.training.spec import LoggerPlace
 
 
 def log(directory: Path, continue_from: int, steps: range) -> None:
     """A stretch of a run: one loss a step, the step's number."""
     directory.mkdir(exist_ok=True)
-    loggers = build_loggers(directory, continue_from, tensorboard=True, wandb=False, wandb_project=None)
+    loggers = build_loggers(LoggerPlace(directory, continue_from, None), [TensorBoard()])
     for step in steps:
         for logger in loggers:
             logger.log_metrics({"train/loss": float(step)}, step=step)
@@ -55,13 +58,13 @@ def test_a_stretch_that_left_no_checkpoint_leaves_no_events(tmp_path: Path) -> N
 
 
 def test_tensorboard_is_written_only_where_asked(tmp_path: Path) -> None:
-    loggers = build_loggers(tmp_path, 0, tensorboard=False, wandb=False, wandb_project=None)
+    loggers = build_loggers(LoggerPlace(tmp_path, 0, None), [])
     assert not any(isinstance(logger, TensorBoardLogger) for logger in loggers)
     assert [logger.name for logger in loggers] == ["metrics.csv"]
 
 
 def test_wandb_that_is_not_installed_is_said_before_anything_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    check_loggers(wandb=False)
+    TensorBoard().check_installed()
     with pytest.raises(InputError, match=r"wandb is not installed.*\[wandb\]"):
-        check_loggers(wandb=True)
+        WeightsAndBiases().check_installed()

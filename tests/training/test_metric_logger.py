@@ -8,11 +8,13 @@ from collections.abc import Mapping
 import pytest
 import torch
 
-from depthlab.training.callbacks.metric_logger import Diverged, MetricLogger, eval_metrics
-from depthlab.training.meter import Totals, count
+from depthlab.data.batch import Batch
+from depthlab.training.callbacks.metric_logger import MetricLogger
+from depthlab.training.endings import Diverged
+from depthlab.training.meter import Totals
 from depthlab.training.module import SupervisedModule
 
-from .small import LR_OF_STEP, batch, classifier, trainer
+from .small import LR_OF_STEP, batch, classifier, plan, trainer
 
 
 class Rows:
@@ -25,24 +27,31 @@ class Rows:
         self.rows.append((step, dict(values)))
 
 
-def log(
-    every_steps: int = 3, max_steps: int = 8, images_per_epoch: int = 30, images_per_step: int = 10
-) -> MetricLogger:
+def log(every_steps: int = 3, images_per_epoch: int = 30, first_step: int = 0) -> MetricLogger:
     """Readings at 3, 6 and 8; an epoch is 3 steps, so that the last one begins after step 5."""
-    return MetricLogger(every_steps, max_steps, images_per_epoch, images_per_step)
+    planned = plan(max_steps=8, log_every_steps=every_steps, images_per_epoch=images_per_epoch, first_step=first_step)
+    return MetricLogger(planned, num_sums=1)
 
 
 def train(
     curves: MetricLogger, module: SupervisedModule, steps: range, spoilt: Mapping[int, float] | None = None
 ) -> Rows:
-    """Steps of 10 images whose mean loss is the step's number, or as spoilt, and of which step % 4 are wrong."""
+    """Steps of 10 images whose mean loss is the step's number, or as spoilt, and of which step % 4 are wrong.
+
+    Whatever the loggers get, stock callbacks can read too.
+    """
     rows = Rows()
+    logged: dict[str, float] = {}
+    module.log_dict = lambda values, **how: logged.update(values)  # type: ignore[method-assign]
     for step in steps:
         module.step = step
         scores, labels = torch.eye(10), torch.arange(10)
         labels[: step % 4] += 1
-        module.train_meter.update(*count(scores, labels, torch.tensor((spoilt or {}).get(step, 10.0 * step))))
+        loss_sum = torch.tensor((spoilt or {}).get(step, 10.0 * step))
+        module.train_meter.update(loss_sum, *module.task.sums(scores, Batch(scores, labels, "train")), 10)
         curves.on_train_batch_end(trainer(loggers=[rows]), module, None, None, 0)
+        assert not rows.rows or logged.items() <= rows.rows[-1][1].items()
+    assert bool(logged) == bool(rows.rows)
     return rows
 
 
@@ -82,17 +91,17 @@ def test_a_run_shorter_than_an_epoch_counts_all_of_it() -> None:
 
 
 def test_an_epoch_that_does_not_divide_is_rounded_up() -> None:
-    assert log(images_per_epoch=31).last_epoch_start == 4
-    assert log(images_per_epoch=30).last_epoch_start == 5
+    assert log(images_per_epoch=31).plan.last_epoch_start == 4
+    assert log(images_per_epoch=30).plan.last_epoch_start == 5
 
 
 @pytest.mark.parametrize("cut", [2, 3, 5, 6, 7])
 def test_a_continuation_goes_on_with_the_same_numbers(cut: int) -> None:
-    whole, first, second = log(), log(), log()
+    whole, first, second = log(), log(), log(first_step=cut)
     expected = train(whole, classifier(), range(1, 9)).rows
     module, continued = classifier(), classifier()
     rows = train(first, module, range(1, cut + 1)).rows
-    second.restore(first.state(), cut)
+    second.restore(first.state())
     continued.train_meter.put(Totals.of(module.train_meter).as_list())
     assert rows + train(second, continued, range(cut + 1, 9)).rows == expected
     assert second.state() == whole.state()
@@ -118,9 +127,29 @@ def test_validation_tells_every_split_that_was_measured_and_no_other() -> None:
     module.step = 6
     for data in (batch("val", seed=0), batch("val", seed=1, n=2), batch("test", seed=2)):
         module.validation_step(data, 0)
+    logged: list[dict[str, float]] = []
+    module.log_dict = lambda values, **how: logged.append(values)  # type: ignore[method-assign]
     curves.on_validation_epoch_end(trainer(loggers=[rows]), module)
     ((step, values),) = rows.rows
     assert step == 6
     assert set(values) == {"val/loss", "val/err", "test/loss", "test/err"}
-    assert values == eval_metrics(module) == curves.latest
+    assert values == module.measured() == curves.latest
+    assert logged == [{name: values[name] for name in ("val/loss", "val/err")}]  # no choice reads the test set
     assert values["val/loss"] == pytest.approx(Totals.of(module.eval_meter("val")).loss)
+
+
+def test_a_run_that_a_callback_ends_between_two_readings_has_a_last_one() -> None:
+    curves, module = log(), classifier()
+    train(curves, module, range(1, 5))
+    rows = Rows()
+    curves.on_train_epoch_end(trainer(loggers=[rows], should_stop=True), module)
+    curves.on_train_epoch_end(trainer(loggers=[rows], should_stop=True), module)
+    ((step, values),) = rows.rows
+    assert (step, values["train/loss"]) == (4, 4.0)
+
+
+def test_a_validation_that_comes_between_two_readings_makes_none() -> None:
+    curves, module, rows = log(), classifier(), Rows()
+    train(curves, module, range(1, 5))
+    curves.on_train_epoch_end(trainer(loggers=[rows]), module)
+    assert rows.rows == []

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from depthlab.data.datamodule import SPLITS, Batch
+from depthlab.data.batch import SPLITS, Batch
+from depthlab.tasks.task import ClassificationTask
 from depthlab.training.meter import Totals
 
 from .small import LR_OF_STEP, batch, classifier
@@ -34,7 +35,7 @@ def test_training_counts_loss_and_error_of_every_batch() -> None:
     wrong = sum((module(data.images).argmax(1) != data.labels).sum().item() for data in batches)
     totals = Totals.of(module.train_meter)
     assert totals.loss == pytest.approx((6 * losses[0] + 2 * losses[1]) / 8)
-    assert totals.err == pytest.approx(100 * wrong / 8)
+    assert module.values(totals)["err"] == pytest.approx(100 * wrong / 8)
     assert not module.train_meter.loss_sum.requires_grad
 
 
@@ -49,7 +50,7 @@ def mixed_batch() -> tuple[Batch, Tensor]:
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_the_loss_of_mixed_images_is_that_of_their_shares(smoothing: float) -> None:
     data, shares = mixed_batch()
-    module = classifier(label_smoothing=smoothing)
+    module = classifier(task=ClassificationTask(label_smoothing=smoothing))
     scores = module.network(data.images)
     expected = F.cross_entropy(scores, shares, label_smoothing=smoothing)
     assert module.training_step(data, 0).item() == pytest.approx(expected.item(), rel=1e-6)
@@ -57,11 +58,11 @@ def test_the_loss_of_mixed_images_is_that_of_their_shares(smoothing: float) -> N
     totals = Totals.of(module.train_meter)
     assert totals.loss == pytest.approx(expected.item(), rel=1e-6)
     right = (shares * F.one_hot(scores.argmax(1), 3)).sum(1)
-    assert totals.err == pytest.approx(100 * (1 - right.mean().item()), rel=1e-5)
+    assert module.values(totals)["err"] == pytest.approx(100 * (1 - right.mean().item()), rel=1e-5)
 
 
 def test_labels_are_smoothed_in_training_and_not_in_evaluation() -> None:
-    smooth, sharp = classifier(label_smoothing=0.1), classifier()
+    smooth, sharp = classifier(task=ClassificationTask(label_smoothing=0.1)), classifier()
     data = batch()
     uniform = torch.log_softmax(smooth(data.images), 1).mean(1)
     expected = 0.9 * sharp.training_step(data, 0) - 0.1 * uniform.mean()

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from depthlab.data import datamodule
 from depthlab.data.datamodule import ImageDataModule
-from depthlab.training.callbacks import precise_bn as finishing
-from depthlab.training.callbacks.precise_bn import AveragedBatchNorm, Stopwatch
+from depthlab.training.callbacks import stopwatch
+from depthlab.training.callbacks.precise_bn import AveragedBatchNorm
+from depthlab.training.callbacks.stopwatch import Stopwatch
 
-from ..data.test_datamodule import ARGUMENTS, small_source
-from .small import classifier, trainer
+from .small import classifier, few_images, plan, trainer
 
 
 def test_the_stopwatch_counts_training_and_not_validation(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(finishing.time, "monotonic", lambda: now)
+    monkeypatch.setattr(stopwatch.time, "monotonic", lambda: now)
     watch, module = Stopwatch(), classifier()
     seen = []
     events: list[tuple[Callable[..., None], float]] = [
@@ -39,19 +37,21 @@ def test_the_stopwatch_counts_training_and_not_validation(monkeypatch: pytest.Mo
 
 
 @pytest.fixture
-def data(monkeypatch: pytest.MonkeyPatch) -> ImageDataModule:
+def data() -> ImageDataModule:
     """50 images in batches of 8: an epoch is 7 batches."""
-    monkeypatch.setitem(datamodule.SOURCES, "digits", lambda data_dir: small_source())
-    return ImageDataModule(**{**ARGUMENTS, "data_dir": Path()})
+    return few_images()
 
 
-def with_batch_norm(step: int, data: ImageDataModule) -> nn.BatchNorm2d:
+def with_batch_norm(
+    step: int, data: ImageDataModule, batches_per_step: int = 1, should_stop: bool = False
+) -> nn.BatchNorm2d:
     """The statistics after the callback saw the end of an epoch at `step`; the run ends at step 10."""
     module = classifier()
     module.network = norm = nn.BatchNorm2d(3)
     module.step = step
-    plugin = SimpleNamespace(forward_context=nullcontext)
-    AveragedBatchNorm(data, max_steps=10, first_number=10).on_train_epoch_end(trainer(precision_plugin=plugin), module)
+    fit = trainer(precision_plugin=SimpleNamespace(forward_context=nullcontext), should_stop=should_stop)
+    planned = plan(max_steps=10, batches_per_step=batches_per_step)
+    AveragedBatchNorm(data, planned).on_train_epoch_end(fit, module)
     return norm
 
 
@@ -69,7 +69,7 @@ def test_processes_share_the_statistics_that_each_averaged(
 
 def test_the_stopwatch_notes_the_first_batch_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(finishing.time, "monotonic", lambda: now)
+    monkeypatch.setattr(stopwatch.time, "monotonic", lambda: now)
     watch, module = Stopwatch(), classifier()
     module.step = 30
     watch.on_train_start(trainer(), module)
@@ -80,9 +80,13 @@ def test_the_stopwatch_notes_the_first_batch_and_no_other(monkeypatch: pytest.Mo
     assert (watch.warm_up_steps, watch.warm_up_seconds, watch.seconds) == (50, 67.0, 68.0)
 
 
-def test_statistics_become_plain_averages_over_the_epoch_that_would_have_followed(data: ImageDataModule) -> None:
-    norm = with_batch_norm(10, data)
-    batches = [data.transfer_batch_to_device(number, torch.device("cpu"), 0).images for number in range(10, 17)]
+@pytest.mark.parametrize("batches_per_step", [1, 3])
+def test_statistics_become_plain_averages_over_the_epoch_that_would_have_followed(
+    data: ImageDataModule, batches_per_step: int
+) -> None:
+    norm = with_batch_norm(10, data, batches_per_step)
+    first = 10 * batches_per_step
+    batches = [data.train_batch(number, torch.device("cpu")).images for number in range(first, first + 7)]
     means = torch.stack([images.mean((0, 2, 3)) for images in batches])
     variances = torch.stack([images.transpose(0, 1).flatten(1).var(1) for images in batches])
     assert torch.allclose(norm.running_mean, means.mean(0), atol=1e-6)
@@ -92,3 +96,7 @@ def test_statistics_become_plain_averages_over_the_epoch_that_would_have_followe
 
 def test_statistics_are_left_alone_before_the_last_step(data: ImageDataModule) -> None:
     assert not with_batch_norm(9, data).running_mean.any()
+
+
+def test_statistics_are_averaged_where_a_callback_ends_the_run(data: ImageDataModule) -> None:
+    assert with_batch_norm(6, data, should_stop=True).running_mean.any()

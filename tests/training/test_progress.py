@@ -11,7 +11,9 @@ from depthlab.training.callbacks import progress
 from depthlab.training.callbacks.metric_logger import MetricLogger
 from depthlab.training.callbacks.progress import ProgressView, clock
 
-from .small import classifier, trainer
+from .small import classifier, plan, trainer
+
+ERROR = ("err", "error", "%")
 
 
 def test_speed_and_time_left_follow_from_the_steps_after_the_first(
@@ -19,9 +21,10 @@ def test_speed_and_time_left_follow_from_the_steps_after_the_first(
 ) -> None:
     now = 1000.0
     monkeypatch.setattr(progress.time, "monotonic", lambda: now)
-    module, curves = classifier(), MetricLogger(1, 100, 100, 10)
+    planned = plan(max_steps=100)
+    module, curves = classifier(), MetricLogger(planned, 1)
     curves.latest = {"train/loss": 1.5, "train/err": 42.0}
-    view = ProgressView("net seed 1", tmp_path, max_steps=100, images_per_step=10, curves=curves)
+    view = ProgressView("net seed 1", tmp_path, planned, curves, ERROR)
     module.step = 20  # a continuation
     view.on_train_start(trainer(), module)
     for step, seconds in [(21, 500.0), (22, 2.0), (23, 2.0), (40, 34.0)]:
@@ -42,16 +45,31 @@ def test_the_file_is_written_each_second_and_a_line_each_half_minute(
     now = 1000.0
     monkeypatch.setattr(progress.time, "monotonic", lambda: now)
     module = classifier()
-    view = ProgressView("net", tmp_path, max_steps=999, images_per_step=10, curves=MetricLogger(1, 100, 100, 10))
+    planned = plan(max_steps=999)
+    view = ProgressView("net", tmp_path, planned, MetricLogger(planned, 1), ERROR)
     view.on_train_start(trainer(), module)
     written = []
     for module.step in range(1, 161):
         now += 0.25
         view.on_train_batch_end(trainer(), module, None, None, 0)
-        if view.path.exists():
-            written.append(json.loads(view.path.read_text())["step"])
+        if (tmp_path / "progress.json").exists():
+            written.append(json.loads((tmp_path / "progress.json").read_text())["step"])
     assert sorted(set(written)) == list(range(2, 161, 4))
     assert [line.split()[2] for line in capsys.readouterr().out.splitlines()] == ["120/999"]
+
+
+def test_a_metric_without_a_unit_is_shown_to_four_digits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "PRINT_EVERY_SECONDS", -1.0)
+    monkeypatch.setattr(progress, "SHOW_EVERY_SECONDS", -1.0)
+    module, curves = classifier(), MetricLogger(plan(), 1)
+    curves.latest = {"train/loss": 1.5, "train/mse": 0.0123456}
+    view = ProgressView("net", tmp_path, plan(), curves, ("mse", "mean squared error", ""))
+    view.on_train_start(trainer(), module)
+    for module.step in (1, 2):
+        view.on_train_batch_end(trainer(), module, None, None, 0)
+    assert "loss 1.500  mean squared error 0.01235  lr" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

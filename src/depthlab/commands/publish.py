@@ -1,6 +1,7 @@
 """Copy the runs of sweeps into results/, small enough to be committed, and write their reports there.
 
-depthlab publish logs/digits_depth        -> results/digits_depth/
+depthlab publish logs/digits_depth              -> results/digits_depth/
+depthlab publish --pages results/digits_depth   makes its pages anew from the records there
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from pathlib import Path
 
 from depthlab.config.program import command_words
 from depthlab.errors import InputError
+from depthlab.records.provenance import note_publication, write_manifest
+from depthlab.records.published_pages import README, tidy_pages
 from depthlab.records.publishing import publish
 
 
@@ -21,16 +24,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=formatter)
     parser.add_argument("folders", nargs="+", type=Path, help="folders of sweeps below logs/")
     parser.add_argument("--results", type=Path, default=Path("results"), help="where the copies go (results/)")
+    parser.add_argument("--allow-dirty", action="store_true", help="also runs of source that no commit has")
+    parser.add_argument("--allow-mixed", action="store_true", help="also runs of different source in one folder")
+    parser.add_argument(
+        "--pages", action="store_true", help="the folders are published ones: only make their pages anew"
+    )
     options = parser.parse_args(arguments)
-    from depthlab.report.report import make_report, print_report
-
     try:
         for folder in options.folders:
-            target = options.results / folder.resolve().name
-            copies = publish(folder, target)
-            print_report(make_report([target], target, markdown_name="README.md"))
-            print(f"{len(copies)} runs -> {target}")
+            target = folder if options.pages else options.results / folder.resolve().name
+            if not options.pages:
+                copies = publish(folder, target, options.allow_dirty, options.allow_mixed)
+                note_publication(options.results, target)
+                print(f"{len(copies)} runs -> {target}")
+            _write_pages(target, options.results)
+        write_manifest(options.results)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _write_pages(folder: Path, results: Path) -> None:
+    """The report of a published folder, in its committed form."""
+    from depthlab.report.report import make_report, print_report
+
+    print_report(make_report([folder], folder, markdown_name=README))
+    tidy_pages(folder, results)

@@ -20,9 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report = make_report(
             options.folders,
             options.out or _default_out(options),
-            options.difference,
             options.markdown_name,
             side_by_side=options.compare,
+            margin=options.margin,
         )
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -40,7 +40,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--compare", action="store_true", help="set the folders side by side instead of pooling them")
     parser.add_argument("--out", type=Path, help="where to write (default: report/ in the first folder)")
     parser.add_argument(
-        "--difference", type=_positive, default=0.5, help="points for which the number of seeds is given (0.5)"
+        "--margin",
+        type=_positive,
+        help="points up to which two recipes count as equal (default: `# Margin:` in the experiment's file)",
     )
     parser.add_argument("--markdown-name", default="report.md", help="README.md for a results folder")
     options = parser.parse_args(arguments)

@@ -17,6 +17,7 @@ from depthlab.config.combinations import check_name
 from depthlab.config.hydra_options import option_names
 from depthlab.config.nearest import nearest
 from depthlab.config.program import command_words
+from depthlab.config.registry import broken
 from depthlab.config.registry import groups as registered_groups
 from depthlab.config.schema import known_keys
 from depthlab.errors import InputError
@@ -127,7 +128,8 @@ def explain(error: Exception) -> str:
         return str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, option = error.missing_cfg_file.rpartition("/")
-        return f"{group}={option}: no such option. {nearest(option, list(error.options))}"
+        lines = [f"{group}={option}: no such option. {nearest(option, list(error.options))}", *broken().values()]
+        return "\n".join(lines)
     if isinstance(error, OSError) and error.strerror:  # Hydra's MissingConfigException is one without
         if error.filename is None:
             return f"what is printed cannot be written ({error.strerror})."

@@ -57,7 +57,7 @@ class AugmentConfig:
         identity_default=0,
         minimum=0,
         below=1,
-        help="part of a label that is spread over all classes; 0.1 is usual",
+        help="part of a label spread over all classes; 0.1 is usual",
     )
 
 
@@ -79,7 +79,7 @@ class TrainerConfig:
         choices=("auto", "32-true", "bf16-mixed", "16-mixed"),
         help="auto: bf16-mixed where the device computes it natively, else 32-true",
     )
-    max_steps: int = key(64000, positive=True, column=True, help="optimiser updates")
+    max_steps: int = key(64000, positive=True, maximum=10**9, column=True, help="optimiser updates")
     val_every_steps: int = key(1000, positive=True, help="updates between two validations")
     accumulate_grad_batches: int = key(1, positive=True, help="batches to one update")
     gradient_clip_val: float | None = key(None, positive=True, help="gradients are clipped to this; null: not")

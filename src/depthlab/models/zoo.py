@@ -11,6 +11,7 @@ from depthlab.models.counts import count_macs, count_params
 from depthlab.models.freezing import freeze
 from depthlab.models.fully_connected import Dense
 from depthlab.models.resnet import ResNet, cifar_net, imagenet_net, wide_net
+from depthlab.models.restorer import Restorer
 from depthlab.models.streams import RGBL, TwoStream
 from depthlab.models.weights import download_weights, load_weights, read_weights
 
@@ -63,6 +64,8 @@ densenet121 = densenet
 densenet_bc100_12 = partial(
     densenet, growth_rate=12, block_config=(16, 16, 16), num_init_features=24, stem="small", num_classes=10
 )
+plain_restorer20 = partial(Restorer, 20, residual=False)
+residual_restorer20 = partial(Restorer, 20)
 dense = Dense
 two_stream_resnet18 = partial(two_stream, imagenet_net, depth=18)
 two_stream_dense = partial(two_stream, Dense)
@@ -74,6 +77,7 @@ __all__ = [
     "Dense",
     "PreActivationBlock",
     "ResNet",
+    "Restorer",
     "TwoStream",
     "ZeroPadShortcut",
     "cifar_net",
@@ -95,12 +99,14 @@ __all__ = [
     "plain56",
     "plain110",
     "plain1202",
+    "plain_restorer20",
     "preact_resnet18",
     "preact_resnet50",
     "preact_resnet110",
     "preact_resnet164",
     "preact_resnet1001",
     "read_weights",
+    "residual_restorer20",
     "resnet18",
     "resnet20",
     "resnet32",

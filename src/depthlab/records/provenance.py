@@ -64,6 +64,26 @@ def write_manifest(results: Path) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def note_publication(results: Path, folder: Path) -> None:
+    """Add to HISTORY.md what is published in `folder` now, unless its last line on that folder says the same.
+
+    Why a recipe was changed or seeds were added is for a person to write there.
+    """
+    path, name = results / HISTORY, folder.relative_to(results).as_posix()
+    text = path.read_text(encoding="utf-8") if path.exists() else "# History of these results\n"
+    records = [read_record(directory) for directory in find_records(folder)]
+    made_by = ", ".join(commit[:12] for commit in commits(records))
+    digest = hashlib.sha256((folder / RECORDS).read_bytes()).hexdigest()[:12]
+    entry = f"- Published: {len(records)} runs of commit {made_by} (records.jsonl {digest})."
+    before, _, after = text.partition(f"## {name}\n")
+    section, following, rest = after.partition("\n## ")
+    if digest in section:
+        return
+    said = f"{section.rstrip()}\n{entry}\n" if section.strip() else f"\n{entry}\n"
+    with replacing(path) as temporary:
+        temporary.write_text(f"{before.rstrip()}\n\n## {name}\n{said}{following}{rest}", encoding="utf-8")
+
+
 def published_folders(results: Path) -> list[Path]:
     """The published folders below `results`, in the order of their names."""
     return sorted(path.parent for path in results.rglob(RECORDS))

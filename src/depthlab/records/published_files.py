@@ -169,7 +169,7 @@ def _curves(content: bytes, path: Path) -> dict[str, str]:
             text = file.read(MOST_BYTES).decode("utf-8")
     except (OSError, EOFError, ValueError) as error:
         raise InputError(f"{path} is damaged ({error}).") from None
-    header, *rows = text.splitlines()
+    header, *rows = text.splitlines() or [""]
     first, _, columns = header.partition(",")
     if first != "run":
         raise InputError(f"{path} is not a file of curves: its first column is not 'run'.")

@@ -96,19 +96,16 @@ def build_schedule(config: TrainConfig) -> Schedule:
     )
 
 
-def build_module(config: TrainConfig, network: nn.Module, num_outputs: int, captured: bool = False) -> SupervisedModule:
-    """The LightningModule around a network; the parts to be frozen are, from here on.
-
-    `captured` says that gradients are clipped inside of captured steps, and not by Lightning.
-    """
+def build_module(config: TrainConfig, network: nn.Module, num_outputs: int) -> SupervisedModule:
+    """The LightningModule around a network; the parts to be frozen are, from here on."""
     freeze(network, config.model.freeze)
     task = config.task.build(config.loss, config.augment.label_smoothing)
     metrics = {name: spec.build(num_outputs) for name, spec in config.metrics.items()}
-    build = partial(_build_optimizer, config, captured)
-    return SupervisedModule(network, build, build_schedule(config), task, metrics)
+    return SupervisedModule(network, partial(_build_optimizer, config), build_schedule(config), task, metrics)
 
 
-def _build_optimizer(config: TrainConfig, captured: bool, network: nn.Module) -> torch.optim.Optimizer:
+def _build_optimizer(config: TrainConfig, network: nn.Module, captured: bool = False) -> torch.optim.Optimizer:
+    """`captured` says that gradients are clipped inside of captured steps, and not by Lightning."""
     optimizer, trainer = config.optimizer, config.trainer
     groups = parameter_groups(
         network, optimizer.weight_decay, optimizer.decay_norm_and_bias, optimizer.backbone_lr_factor

@@ -16,14 +16,14 @@ from depthlab.config.schema import TrainConfig
 from depthlab.data.datamodule import ImageDataModule
 from depthlab.errors import InputError
 from depthlab.records.checkpoints import checkpoint_path, list_checkpoints, load_checkpoint
-from depthlab.records.record import read_record
+from depthlab.records.record import Record, read_record
 from depthlab.runs.build import build_data, build_module, build_network, build_trainer
 
 # More than any data set has; a record with a larger number is damaged or means harm.
 LARGEST_SIZE = 100_000
 
 
-def load_run(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+def load_run(path: str | Path) -> tuple[nn.Module, Record]:
     """The network of a run with its last weights, in evaluation mode on the CPU, and the run's record.
 
     Nothing in the directory can make this run code: the configuration chooses among installed networks by name,
@@ -35,26 +35,26 @@ def load_run(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     """
     directory = Path(path)
     record = read_record(directory)
-    images, num_outputs = _sizes(record["data"], directory)
+    images, num_outputs = _sizes(record.data, directory)
     with torch.random.fork_rng(devices=[]):  # the initial weights are drawn, and then replaced
         network = build_network(check_recorded(record), images, num_outputs)
     load_weights(network, directory, record)
     return network.eval(), record
 
 
-def check_recorded(record: Any) -> TrainConfig:
+def check_recorded(record: Record) -> TrainConfig:
     """The configuration of a record, checked; where an extension is missing or another version, that is said.
 
     Raises:
         InputError: the configuration is not valid here.
     """
-    installed, used = installed_extensions(), record.get("extensions") or {}
+    installed, used = installed_extensions(), record.extensions or {}
     missing = [f"{name} {version}" for name, version in used.items() if name not in installed]
     for name, version in used.items():
         if name in installed and installed[name] != version:
             print(f"The extension {name} is {installed[name]} here; the run used {version}.")
     try:
-        return check(record["config"])
+        return check(record.config)
     except InputError as error:
         if missing:
             raise InputError(f"The run uses an extension that is not installed here: {', '.join(missing)}.") from None
@@ -70,9 +70,9 @@ def _sizes(data: dict[str, Any], directory: Path) -> tuple[ImageSpec, int]:
     return ImageSpec(*sizes[:3]), sizes[3]
 
 
-def load_weights(network: nn.Module, directory: Path, record: dict[str, Any]) -> None:
+def load_weights(network: nn.Module, directory: Path, record: Record) -> None:
     """Put the weights of a run's last step into `network`, all of them or none."""
-    checkpoint = checkpoint_path(directory, record["steps"])
+    checkpoint = checkpoint_path(directory, record.steps)
     if not checkpoint.exists():
         found = ", ".join(path.name for path in list_checkpoints(directory)) or "none"
         raise InputError(
@@ -111,7 +111,7 @@ def evaluate_run(path: str | Path, data_dir: str | None = None, accelerator: str
     return module.measured()
 
 
-def _adapt(config: TrainConfig, record: dict[str, Any], data_dir: str | None, accelerator: str | None) -> None:
+def _adapt(config: TrainConfig, record: Record, data_dir: str | None, accelerator: str | None) -> None:
     """One process, the run's precision, and its number of threads, on which the order of sums depends."""
     if data_dir:
         config.paths.data_dir = data_dir
@@ -120,11 +120,11 @@ def _adapt(config: TrainConfig, record: dict[str, Any], data_dir: str | None, ac
     config.trainer.profiler = None
     config.trainer.accelerator = accelerator or config.trainer.accelerator
     config.trainer = resolve(config.trainer, probe())
-    torch.set_num_threads(int(record["num_threads"]))
+    torch.set_num_threads(record.num_threads or 1)
 
 
-def _check_same_data(data: ImageDataModule, record: dict[str, Any]) -> None:
-    expected = record["data"].get("fingerprint")
+def _check_same_data(data: ImageDataModule, record: Record) -> None:
+    expected = record.data.get("fingerprint")
     if expected is not None and data.fingerprint() != expected:
         raise InputError(
             f"{data.spec.name} is not what the run saw: its fingerprint is {data.fingerprint()}, "

@@ -76,10 +76,18 @@ class RunInProgress:
             writes=writes,
         )
 
+    def prepare(self) -> None:
+        """Read the data and build the network; nothing is written before.
+
+        Raises:
+            InputError: the run cannot start.
+        """
+        self._parts = self._build()
+
     def execute(self) -> Outcome:
-        """Build, fit, test, record."""
+        """Fit, test, record; `prepare` comes first."""
+        data, module = self._parts
         try:
-            data, module = self._build()
             self._announce()
             fit = Fit(
                 self.config, self.directory, data, module, self.journal, self.stopwatch, self.state, self._watchers()
@@ -89,6 +97,7 @@ class RunInProgress:
             # A measured loss may be infinite while batch norm's averages are young: that is no divergence.
             if not all(bool(parameter.isfinite().all()) for parameter in module.network.parameters()):
                 raise Diverged(module.step, finite(fit.curves.latest))  # the last update spoilt the weights
+            results = self._results(fit)
         except Diverged as diverged:
             last = {"step": diverged.step, **diverged.last_finite}
             self._close("diverged", diverged.step, divergence=last, metrics=diverged.last_finite)
@@ -98,19 +107,20 @@ class RunInProgress:
         except InputError:
             raise  # The run was refused before it started.
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            self._close("failed", self.journal.record.steps, failure={"reason": reason})
+            self.fail(error)
             raise
-        self._close(
-            "finished",
-            module.step,
-            metrics=final_metrics(module, fit.curves),
-            stopped_early=fit.stopped_early(),
-            metrics_ema=fit.ema_metrics(),
-            weights_measured="last",
-            weights_sha256=state_sha256(module.network.state_dict()),
-        )
+        self._close("finished", module.step, **results)
         return self._outcome("finished")
+
+    def _results(self, fit: Fit) -> dict[str, Any]:
+        """What came out of a run that is tested; every process calls this, since it adds up their sums."""
+        return {
+            "metrics": final_metrics(fit.module, fit.curves),  # before the averages are measured in the same meters
+            "stopped_early": fit.stopped_early(),
+            "metrics_ema": fit.ema_metrics(),
+            "weights_measured": "last",
+            "weights_sha256": state_sha256(fit.module.network.state_dict()),
+        }
 
     def _build(self) -> tuple[ImageDataModule, SupervisedModule]:
         config = self.config
@@ -159,6 +169,10 @@ class RunInProgress:
         OmegaConf.save(OmegaConf.create(self.journal.record.config), self.directory / "config.yaml")
         if len(self.journal.record.segments) > 1:
             print(f"{self.directory.name}: continues from step {self.first_step:,}")
+
+    def fail(self, error: Exception) -> None:
+        """Record an error that is not the user's."""
+        self._close("failed", self.journal.record.steps, failure={"reason": f"{type(error).__name__}: {error}"})
 
     def _close(self, status: str, step: int, **results: Any) -> None:
         memory = peak_memory_mib(self.config.trainer.accelerator)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
+from lightning.pytorch.loggers.logger import DummyLogger, Logger
 
 from depthlab.config.schema import TrainConfig
 from depthlab.data.loaders import TrainBatches
@@ -20,6 +22,7 @@ from depthlab.runs.callbacks import build_callbacks
 from depthlab.training.callbacks.checkpointing import StopRequest
 from depthlab.training.callbacks.metric_logger import MetricLogger
 from depthlab.training.callbacks.stopwatch import Stopwatch
+from depthlab.training.endings import Interrupted
 from depthlab.training.graph_steps import GraphStepper
 from depthlab.training.loggers import build_loggers, flush_loggers
 from depthlab.training.plan import Plan
@@ -88,6 +91,8 @@ class Fit:
         if self._trains:
             with self.stop.listening():
                 self.trainer.fit(self.module, datamodule=self.data)
+            if self.stop.is_made and self.trainer.is_global_zero:  # since the processes agreed to go on
+                raise Interrupted
 
     def test(self) -> None:
         """Measure every split once, with the last weights."""
@@ -142,11 +147,12 @@ class Fit:
             lambda number: self.data.train_batch(number, self.module.device), trainer.gradient_clip_val, captures
         )
         self.module.train_in_chunks(steps.run)
+        self.module.build_optimizer = partial(self.module.build_optimizer, captured=captures)
         self.journal.record_captured(captures)
 
     def _build_loggers(self) -> list[Logger]:
         if not self.journal.writes:
-            return []
+            return [DummyLogger()]  # LearningRateMonitor refuses to work without a logger
         place = LoggerPlace(self.directory, self.plan.first_step, self.config.logger.wandb_project)
         return build_loggers(place, self.config.loggers.values())
 
@@ -155,14 +161,17 @@ class Fit:
         if self._reason_before is not None:
             return self._reason_before
         for callback in self.callbacks.chosen:
-            if isinstance(callback, EarlyStopping) and callback.stopped_epoch:
-                best = callback.best_score.item()
-                return (
-                    f"EarlyStopping: {callback.monitor} did not improve on {best:.6g} "
-                    f"in {callback.wait_count} validations"
-                )
+            if isinstance(callback, EarlyStopping) and callback.stopping_reason != EarlyStoppingReason.NOT_STOPPED:
+                return f"EarlyStopping: {_why_stopped(callback)}"
         names = ", ".join(type(callback).__name__ for callback in self.callbacks.chosen) or "a callback"
         return f"trainer.should_stop was set ({names})"
+
+
+def _why_stopped(callback: EarlyStopping) -> str:
+    if callback.stopping_reason != EarlyStoppingReason.PATIENCE_EXHAUSTED:
+        return str(callback.stopping_reason_message)
+    best = callback.best_score.item()
+    return f"{callback.monitor} did not improve on {best:.6g} in {callback.wait_count} validations"
 
 
 def make_plan(config: TrainConfig, num_images: int, first_step: int) -> Plan:

@@ -42,7 +42,10 @@ def perform(
         config = check(tree)
         if observer:
             observer.mark("command line")
-        from depthlab.runs.run import run  # torch and Lightning take seconds to import; mistakes are found before
+        from depthlab.runs.run import (  # torch and Lightning take seconds to import; mistakes are found before
+            is_first_process,
+            run,
+        )
 
         if observer:
             observer.mark("imports")
@@ -58,7 +61,8 @@ def perform(
         return exits.FAILED
     if outcome.line:
         print(outcome.line, flush=True)
-    return exits.CONTINUE_ME if outcome.status == "interrupted" else exits.DONE
+    # Lightning kills a run, its first process in the middle of a checkpoint, where another one ends with a code.
+    return exits.CONTINUE_ME if outcome.status == "interrupted" and is_first_process() else exits.DONE
 
 
 def main() -> int:

@@ -46,6 +46,7 @@ def run(config: TrainConfig, command: str, expected: str | None = None, observer
         return planned(config, directory)
     if not is_first_process():
         follower = RunInProgress(config, command, identity, directory, hardware, None, observer, writes=False)
+        follower.prepare()
         status = follower.execute().status
         return Outcome(status, "", directory)  # the first process speaks for all
     with claim(directory):
@@ -53,12 +54,18 @@ def run(config: TrainConfig, command: str, expected: str | None = None, observer
         is_done = existing is not None and existing.is_done
         if existing is not None and is_done and not config.rerun:
             return Outcome(existing.status, f"{describe(existing, directory)} (already finished)", directory)
-        if is_done:
-            print(f"{directory.name}: the run before is now {set_aside(directory)}")
-            directory.mkdir()
-            existing = None
         try:
-            mine = RunInProgress(config, command, identity, directory, hardware, existing, observer, writes=True)
+            before = None if is_done else existing
+            mine = RunInProgress(config, command, identity, directory, hardware, before, observer, writes=True)
+            try:
+                mine.prepare()
+            except Exception as error:
+                if not (is_done or isinstance(error, InputError)):
+                    mine.fail(error)
+                raise
+            if is_done:  # only now is it known that the new run can start
+                print(f"{directory.name}: the run before is now {set_aside(directory)}")
+                directory.mkdir()
             return mine.execute()
         except InputError:
             with suppress(OSError):

@@ -37,7 +37,7 @@ class CurveFileLogger(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Append one row."""
         assert step is not None
-        self._file.append(step, metrics)
+        self._file.append(step, _without_spans(metrics))
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """The configuration is in the record."""
@@ -54,8 +54,20 @@ class CurveFileLogger(Logger):
 class EventFileLogger(TensorBoardLogger):
     """TensorBoard events in the run's directory."""
 
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Add a point to each curve."""
+        super().log_metrics(_without_spans(metrics), step)
+
     def save(self) -> None:
         """Nothing: Lightning would leave an hparams.yaml here, and the configuration is in the record."""
+
+
+def _without_spans(metrics: Mapping[str, float]) -> dict[str, float]:
+    """What is logged, without the "epoch" that Lightning adds to what callbacks log: spans between validations.
+
+    The epochs of our own readings come with the learning rate.
+    """
+    return {name: value for name, value in metrics.items() if name != "epoch" or "lr" in metrics}
 
 
 def build_loggers(place: LoggerPlace, others: Iterable[LoggerSpec]) -> list[Logger]:

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from depthlab.errors import InputError
+from depthlab.training.lightning_counters import set_global_step
 from depthlab.training.meter import Totals
 from depthlab.training.module import SupervisedModule
 
@@ -63,15 +64,7 @@ class RestoreState(Callback):
             for callback in _stateful(trainer):
                 if callback.state_key in saved:
                     callback.load_state_dict(saved[callback.state_key])
-        _count_from(trainer, pl_module.step)
-
-
-def _count_from(trainer: Trainer, step: int) -> None:
-    """Have Lightning's own counters, which stock callbacks read, go on from `step`; nothing of ours reads them."""
-    loop = trainer.fit_loop.epoch_loop
-    loop._batches_that_stepped = step
-    total = loop.automatic_optimization.optim_progress.optimizer.step.total
-    total.ready = total.completed = step
+        set_global_step(trainer, pl_module.step)
 
 
 @contextmanager

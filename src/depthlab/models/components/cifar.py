@@ -21,7 +21,7 @@ class CifarNet(ModelSpec):
 
     supports = frozenset(SHARED)
 
-    depth: int = key(column=True, help="weighted layers: 6n+2, with bottlenecks 9n+2")
+    depth: int = key(maximum=5000, column=True, help="weighted layers: 6n+2, with bottlenecks 9n+2")
     residual: bool = key(
         True, column=True, help="whether blocks add their input to their output: the experiment's one switch"
     )

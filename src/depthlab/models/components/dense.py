@@ -21,7 +21,7 @@ class Dense(ModelSpec):
 
     supports = frozenset({"dropout", "freeze", "two_stream"})
 
-    widths: list[int] = key((128, 64, 32), help="features of each hidden layer")
+    widths: list[int] = key((128, 64, 32), maximum=1_000_000, help="features of each hidden layer")
 
     def network(self) -> Callable[..., nn.Module]:
         from depthlab.models.fully_connected import Dense as Network

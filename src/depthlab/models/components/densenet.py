@@ -21,10 +21,10 @@ class DenseNet(ModelSpec):
 
     supports = frozenset(SHARED) - {"stochastic_depth"}
 
-    growth_rate: int = key(32, positive=True, help="channels that each layer adds")
+    growth_rate: int = key(32, maximum=10_000, positive=True, help="channels that each layer adds")
     block_config: list[int] = key((6, 12, 24, 16), help="layers in each dense block")
-    num_init_features: int = key(64, positive=True, help="channels after the stem")
-    bn_size: int = key(4, positive=True, help="channels of a layer's 1x1 convolution, in growth rates")
+    num_init_features: int = key(64, maximum=10_000, positive=True, help="channels after the stem")
+    bn_size: int = key(4, maximum=10_000, positive=True, help="channels of a layer's 1x1 convolution, in growth rates")
     stem: str = key(
         "imagenet", choices=("small", "imagenet"), help="small: a 3x3 convolution, for images below about 64x64"
     )

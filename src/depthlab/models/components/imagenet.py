@@ -24,7 +24,7 @@ class ImageNetNet(ModelSpec):
 
     supports = frozenset(SHARED)
 
-    depth: int = key(column=True, help="18, 34, 50, 101 or 152")
+    depth: int = key(maximum=5000, column=True, help="18, 34, 50, 101 or 152")
     residual: bool = key(True, column=True, help="whether blocks add their input to their output")
     shortcut: str = key(
         "B",
@@ -38,8 +38,8 @@ class ImageNetNet(ModelSpec):
     stem: str = key(
         "imagenet", choices=("small", "imagenet"), help="small: a 3x3 convolution, for images below about 64x64"
     )
-    groups: int = key(1, positive=True, help="of the bottlenecks' 3x3 convolutions")
-    width_per_group: int = key(64, positive=True, help="channels of a group in the first stage")
+    groups: int = key(1, maximum=100_000, positive=True, help="of the bottlenecks' 3x3 convolutions")
+    width_per_group: int = key(64, maximum=100_000, positive=True, help="channels of a group in the first stage")
 
     def network(self) -> Callable[..., nn.Module]:
         from depthlab.models.resnet import imagenet_net

@@ -21,8 +21,8 @@ class WideNet(ModelSpec):
 
     supports = frozenset(SHARED)
 
-    depth: int = key(column=True, help="6n+4, as that paper counts")
-    width_factor: int = key(help="how many times as wide as 16, 32 and 64 channels", positive=True)
+    depth: int = key(maximum=5000, column=True, help="6n+4, as that paper counts")
+    width_factor: int = key(maximum=1000, help="how many times as wide as 16, 32 and 64 channels", positive=True)
 
     def network(self) -> Callable[..., nn.Module]:
         from depthlab.models.resnet import wide_net

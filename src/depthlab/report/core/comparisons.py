@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from depthlab.report.core.groups import Group, Setting, differing_keys
 from depthlab.report.core.statistics import Difference, paired, share_pairs, smallest_shown, welch
+from depthlab.report.core.task_description import Metric
 
 VERBS = {"train": "trains", "val": "validates", "test": "tests"}
 
@@ -69,13 +70,13 @@ def sentence(comparison: Comparison, margin: float | None = None) -> str:
             never claimed.
     """
     difference = comparison.difference
-    between = interval_text(difference) if comparison.is_settled else comparison.method
+    metric = comparison.first.metric(comparison.key)
+    between = interval_text(difference, metric) if comparison.is_settled else comparison.method
     text = f"{worded(comparison)} ({between})"
     if margin is not None and difference.interval is not None:
         low, high = difference.interval
-        unit = comparison.first.metric(comparison.key).points
-        within = -margin <= low and high <= margin
-        text += f": {'equal' if within else 'not shown to be equal'} within the margin of {margin:g} {unit}".rstrip()
+        said = "equal" if -margin <= low and high <= margin else "not shown to be equal"
+        text += f": {said} within the margin of {margin:g} {metric.points}".rstrip()
     return text
 
 
@@ -88,17 +89,17 @@ def worded(comparison: Comparison) -> str:
         return f"{first} {verb} as well as {second}"
     metric = comparison.first.metric(key)
     worse = (difference.mean > 0) == (metric.better == "lower")
-    amount = f"{number(abs(difference.mean))} {metric.points}".rstrip()
+    amount = f"{quantity(abs(difference.mean), metric)} {metric.points}".rstrip()
     return f"{first} {verb} {amount} {'worse' if worse else 'better'} than {second}"
 
 
-def interval_text(difference: Difference) -> str:
+def interval_text(difference: Difference, metric: Metric) -> str:
     """`95 % CI 3.90 to 4.90, n = 5 pairs`, or why there is none. The interval's sign is that of the wording."""
     if difference.interval is None:
         return f"{why_no_interval(difference)}, no interval"
     sign = -1 if difference.mean < 0 else 1
     low, high = sorted(sign * bound for bound in difference.interval)
-    return f"95 % CI {number(low)} to {number(high)}, {count(difference)}"
+    return f"95 % CI {quantity(low, metric)} to {quantity(high, metric)}, {count(difference)}"
 
 
 def count(difference: Difference) -> str:
@@ -119,6 +120,11 @@ def number(value: float) -> str:
     if abs(value) >= 10:
         return f"{value:.1f}".removesuffix(".0") if abs(value) >= 100 else f"{value:.1f}"
     return f"{value + 0.0:.2f}" if abs(value) >= 0.005 or value == 0 else f"{value:.1g}"
+
+
+def quantity(value: float, metric: Metric) -> str:
+    """A value as readers want it: two decimals for a percentage, three significant digits for anything else."""
+    return number(value) if metric.unit == "%" else f"{value:.3g}"
 
 
 def _pairs(setting: Setting) -> Iterator[tuple[Group, Group]]:

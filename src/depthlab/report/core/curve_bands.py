@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthlab.errors import InputError
-from depthlab.records.curve_file import FILE_NAME, read_curves
+from depthlab.records.curve_file import FILE_NAME, curves_text, read_curves
 
 Floats = NDArray[np.float64]
 BINS = 400
@@ -37,8 +37,8 @@ def read_columns(directory: Path, columns: Sequence[str]) -> dict[str, tuple[Flo
     if not (directory / FILE_NAME).is_file():  # one of many runs in a published folder, or no curves at all
         return _parsed(directory, columns)
     try:
-        text = (directory / FILE_NAME).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+        text = curves_text(directory)
+    except InputError:
         raise InputError(f"{directory.name} holds no readable {FILE_NAME}.") from None
     header, _, body = text.partition("\n")
     names = header.strip().split(",")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,9 @@ def layer_responses(setting: Setting) -> Figure:
             place = np.linspace(0, 1, len(std))
             axis.plot(place, std, linewidth=1.1, markersize=3.5, markevery=0.12, **look)
         axis.set(title=kind, xlabel="position of the layer (0 first, 1 last)", yscale="log")
-        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
+        style.legend_below(axis, gap=0.2, columns=3)
+    for axis in axes[0]:
+        style.plain_numbers(axis)
     axes[0][0].set_ylabel("standard deviation")
     shown = [member.group for members in kinds.values() for member in members]
     caption = (
@@ -95,6 +98,8 @@ def gradient_norms(setting: Setting) -> Figure:
     drawing, axes = style.new_figure(1, len(members), max(4.8, 4.4 * len(members)), 3.5, sharey=True)
     for axis, member in zip(axes[0], members, strict=True):
         _draw_gradients(axis, member)
+    for axis in axes[0]:
+        style.plain_numbers(axis)
     axes[0][0].set_ylabel("L2 norm of the gradient")
     axes[0][-1].legend(title="step", loc="center left", bbox_to_anchor=(1.02, 0.5))
     caption = (
@@ -115,7 +120,7 @@ def mistakes(setting: Setting) -> Figure:
     drawing, axes = style.new_figure(len(members), NUM_MISTAKES, 9, 0.2 + 1.6 * len(members))
     for row, member in zip(axes, members, strict=True):
         _draw_mistakes(row, member.arrays[0], classes)
-        row[0].set_ylabel(member.group.label)
+        row[0].set_ylabel(fill(member.group.label, 16), fontsize=8)
     runs = " and ".join(member.runs[0].name for member in members)
     caption = f"Test images that were misclassified with the greatest confidence ({runs}): label, then prediction."
     return Figure(name, title, caption + _not_read(problems), drawing)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from textwrap import fill, wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,7 @@ FEW_RUNS = 5
 # A figure of more networks than this would not be legible.
 MOST_GROUPS = 24
 MOST_CURVES = 8
+LABEL_WIDTH = 36  # characters
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,8 @@ def strip_plot(groups: Sequence[Group]) -> Figure:
     with_val = any(group.has_folds for group in shown)
     keys = [f"{split}/{task.primary}" for split in ("train", "val", "test") if split != "val" or with_val]
     keys = [key for key in keys if any(group.values(key) for group in shown)]
-    height = 1.3 + 0.34 * len(shown)
+    lines = sum(len(wrap(group.label, LABEL_WIDTH)) for group in shown)
+    height = 1.3 + max(0.34 * len(shown), 0.16 * lines)
     drawing, axes = style.new_figure(1, len(keys), 2.2 + 3.3 * len(keys), height, sharey=True)
     for axis, key in zip(axes[0], keys, strict=True):
         _pair_lines(axis, shown, key)
@@ -58,7 +61,7 @@ def strip_plot(groups: Sequence[Group]) -> Figure:
         axis.set(xlabel=task.heading(key))
         axis.grid(False, axis="y")
         axis.margins(x=0.06)
-    axes[0][0].set_yticks(range(len(shown)), [group.label for group in shown])
+    axes[0][0].set_yticks(range(len(shown)), [fill(group.label, LABEL_WIDTH) for group in shown])
     axes[0][0].set_ylim(len(shown) - 0.4, -0.6)
     caption = (
         "Final values of the last weights. Small points are runs; the large one is their mean, the bar its 95 % "
@@ -92,7 +95,7 @@ def training_curves(setting: Setting, curves: Mapping[str, GroupCurves]) -> Figu
         axes[-1][column].set_xlabel("steps")
         axes[-1][column].xaxis.set_major_formatter("{x:,.0f}")
         axes[-1][column].xaxis.get_major_locator().set_params(nbins=5)
-        axes[-1][column].legend(loc="upper center", bbox_to_anchor=(0.5, -0.26), ncols=2)
+        style.legend_below(axes[-1][column], gap=0.26, columns=2)
     task = next(iter(kinds.values()))[0].group.task
     for row, split in enumerate(splits):
         axes[row][0].set_ylabel(_axis_title(task, split))
@@ -125,13 +128,24 @@ def _strip(axis: Any, row: int, group: Group, key: str) -> None:
     if not values:
         return
     colour = style.COLOURS[1] if not group.residual else style.COLOURS[0]
-    axis.plot(values, [row] * len(values), ".", color=colour, markersize=5, alpha=0.7, clip_on=False)
+    axis.plot(values, [row - lift for lift in _stacked(values)], ".", color=colour, markersize=4.5, clip_on=False)
     summary = group.summary(key)
     if summary is None or group.num_settled(key) is not None or len(values) < 2:
         return
     if summary.low is not None and summary.high is not None and summary.n > 2:
         axis.plot([summary.low, summary.high], [row + 0.22] * 2, color=colour, linewidth=1.4, clip_on=False)
     axis.plot([summary.mean], [row + 0.22], "D", color=colour, markersize=4.5, markerfacecolor="white", clip_on=False)
+
+
+def _stacked(values: Sequence[float]) -> list[float]:
+    """How far each point is lifted off its row, so that equal values of several runs stay visible."""
+    seen: dict[float, int] = {}
+    lifts = []
+    for value in values:
+        place = seen.get(round(value, 6), 0)
+        seen[round(value, 6)] = place + 1
+        lifts.append(min(0.05 * place, 0.45))
+    return lifts
 
 
 def _pair_lines(axis: Any, groups: Sequence[Group], key: str) -> None:

@@ -9,9 +9,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 LEVEL = 0.95
 POWER = 0.8
 FEWEST_PAIRS = 2
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -119,21 +124,43 @@ def combine(samples: Sequence[Sample], weights: Sequence[float], images: tuple[f
         images: the variance that the choice of test images adds, and the number of images behind it. Its own t interval
             is added to that of the runs as the root of the sum of squares, which is never narrower than either.
     """
-    mean = math.fsum(weight * sample.mean for weight, sample in zip(weights, samples, strict=True))
     counts = tuple(sample.n for sample in samples)
+    arrays = [np.array(list(sample.values.values())) for sample in samples]
     if min(counts) < 2:
+        mean = math.fsum(weight * float(array.mean()) for weight, array in zip(weights, arrays, strict=True))
         return Difference(mean, counts, False)
-    parts = [((w * s.spread) ** 2 / s.n, s.n - 1) for w, s in zip(weights, samples, strict=True)]
-    variance = math.fsum(part for part, _ in parts)
-    if variance == 0:
-        return Difference(mean, counts, False)
-    degrees = variance**2 / math.fsum(part**2 / df for part, df in parts)
-    widening = 1.0
+    means, errors, dfs = contrasts(arrays, weights, [sample.floor for sample in samples])
+    known, error, degrees = Difference(float(means), counts, False), float(errors), float(dfs)
+    if error == 0:
+        return known
     if images is not None:
         of_images = half_width(math.sqrt(images[0]), images[1] - 1)
-        widening = math.hypot(1.0, of_images / half_width(math.sqrt(variance), degrees))
-    error = widening * math.sqrt(variance)
-    return _bounded(Difference(mean, counts, False), error, degrees, _possible(samples, weights))
+        error *= math.hypot(1.0, of_images / half_width(error, degrees))
+    return _bounded(known, error, degrees, _possible(samples, weights))
+
+
+def contrasts(
+    samples: Sequence[Floats], weights: Sequence[float], floors: Sequence[float]
+) -> tuple[Floats, Floats, Floats]:
+    """Welch's contrast of many experiments at once.
+
+    Args:
+        samples: one array a sample, whose last axis holds two or more runs; the others are the experiments.
+        weights: one weight a sample.
+        floors: the least standard deviation of each sample.
+
+    Returns:
+        The weighted sum of means, its standard error, and Satterthwaite's degrees of freedom (NaN where the error is
+        0), each with the shape of the experiments.
+    """
+    spreads = [np.maximum(deviations(values), floor) for values, floor in zip(samples, floors, strict=True)]
+    means = sum(weight * values.mean(-1) for weight, values in zip(weights, samples, strict=True))
+    counts = [values.shape[-1] for values in samples]
+    parts = [(w * spread) ** 2 / n for w, spread, n in zip(weights, spreads, counts, strict=True)]
+    variance = np.asarray(sum(parts))
+    shares = np.asarray(sum(part**2 / (n - 1) for part, n in zip(parts, counts, strict=True)))
+    degrees = np.divide(variance**2, shares, out=np.full_like(variance, np.nan), where=shares > 0)
+    return np.asarray(means), np.sqrt(variance), degrees
 
 
 def paired(first: Sample, second: Sample) -> Difference:
@@ -171,7 +198,21 @@ def smallest_shown(difference: Difference) -> float | None:
 
 def half_width(standard_error: float, degrees: float) -> float:
     """Half the width of the two-sided 95 % t interval."""
-    return _t_quantile(degrees) * standard_error
+    return float(t_quantile(degrees)) * standard_error
+
+
+def t_quantile(degrees: float | Floats) -> Floats:
+    """The factor between a standard error and half a two-sided 95 % interval.
+
+    Raises:
+        ArithmeticError: scipy returned something that is not finite.
+    """
+    from scipy import special
+
+    quantile = np.asarray(special.stdtrit(degrees, (1 + LEVEL) / 2))
+    if not np.isfinite(quantile).all():
+        raise ArithmeticError(f"the t quantile of {degrees} degrees of freedom is {quantile}")
+    return quantile
 
 
 def power(noncentrality: float, degrees: float) -> float:
@@ -180,19 +221,25 @@ def power(noncentrality: float, degrees: float) -> float:
     The mean over the quantiles of the standard error's own distribution, so that scipy's noncentral t, which is NaN
     for some arguments (scipy issue 25470), is not needed. Exact to 0.0002.
     """
-    import numpy as np
     from scipy import special
 
     limits = _limits(degrees)
-    return _finite(float(np.mean(special.ndtr(noncentrality - limits) + special.ndtr(-noncentrality - limits))))
+    probability = float(np.mean(special.ndtr(noncentrality - limits) + special.ndtr(-noncentrality - limits)))
+    if not math.isfinite(probability):
+        raise ArithmeticError(f"the power at {noncentrality} with {degrees} degrees of freedom is {probability}")
+    return probability
 
 
 def deviation(values: Sequence[float]) -> float | None:
-    """The sample's standard deviation; None for one value, exactly 0 where values differ by no more than rounding."""
-    if len(values) < 2:
-        return None
-    scale = max(1.0, *(abs(value) for value in values))
-    return 0.0 if max(values) - min(values) <= 1e-9 * scale else statistics.stdev(values)
+    """The sample's standard deviation; None for one value."""
+    return None if len(values) < 2 else float(deviations(np.array(values, dtype=np.float64)))
+
+
+def deviations(values: Floats) -> Floats:
+    """Standard deviations over the last axis; exactly 0 where values differ by no more than rounding."""
+    scale = np.maximum(1.0, np.abs(values).max(-1))
+    constant = np.ptp(values, axis=-1) <= 1e-9 * scale
+    return np.where(constant, 0.0, values.std(-1, ddof=1))
 
 
 def _bounded(known: Difference, error: float, degrees: float, possible: tuple[float, float]) -> Difference:
@@ -209,13 +256,13 @@ def _possible(samples: Sequence[Sample], weights: Sequence[float]) -> tuple[floa
 
 
 @lru_cache(maxsize=64)
-def _limits(degrees: float) -> Any:
+def _limits(degrees: float) -> Floats:
     """How large a difference must come out, in true standard errors, at the quantiles of the estimated error."""
-    import numpy as np
     from scipy import special
 
     quantiles = (np.arange(2500) + 0.5) / 2500
-    return _t_quantile(degrees) * np.sqrt(2 * special.gammaincinv(degrees / 2, quantiles) / degrees)
+    limits: Floats = t_quantile(degrees) * np.sqrt(2 * special.gammaincinv(degrees / 2, quantiles) / degrees)
+    return limits
 
 
 @lru_cache(maxsize=1024)
@@ -228,15 +275,3 @@ def _noncentrality(degrees: float) -> float:
         middle = (low + high) / 2
         low, high = (low, middle) if power(middle, degrees) >= POWER else (middle, high)
     return high
-
-
-def _t_quantile(degrees: float) -> float:
-    from scipy import special
-
-    return _finite(float(special.stdtrit(degrees, (1 + LEVEL) / 2)))
-
-
-def _finite(value: float) -> float:
-    if not math.isfinite(value):
-        raise ArithmeticError(f"a statistical function returned {value}")
-    return value

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DPI = 150
+SHORT_LABEL = 14  # characters
+NARROW = 20.0  # ratio of the limits of a logarithmic axis
 # What captions say of a recipe.
 RECIPE = {
     "optimizer.name": "optimizer",
@@ -96,6 +98,22 @@ def group_looks(groups: Sequence[Group]) -> list[dict[str, Any]]:
         for place, group in enumerate(groups)
         for idx in [ranks.index(group.depth) if distinct else place]
     ]
+
+
+def legend_below(axis: Any, gap: float, columns: int) -> None:
+    """A legend below the axes, in one column where labels are too long to stand side by side."""
+    labels = axis.get_legend_handles_labels()[1]
+    short = all(len(label) <= SHORT_LABEL for label in labels)
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -gap), ncols=columns if short else 1)
+
+
+def plain_numbers(axis: Any) -> None:
+    """Label a logarithmic y axis of less than two decades with numbers instead of powers of ten."""
+    low, high = axis.get_ylim()
+    if high / low < NARROW:
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("{x:g}")
+        axis.tick_params(axis="y", which="minor", labelsize=7)
 
 
 def dashes(residual: bool) -> str:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from depthlab.report.core.collection import Collection, Run
-from depthlab.report.core.comparisons import Comparison, number
+from depthlab.report.core.comparisons import Comparison, quantity
 from depthlab.report.core.groups import Group, describe, differing_keys
 from depthlab.report.core.statistics import Summary
 from depthlab.report.core.table import Cell, Table
-from depthlab.report.core.task_description import Task
+from depthlab.report.core.task_description import Metric, Task
 
 FOLDS = (
     " Each fold is the validation set of one run; the folds' training images overlap, so intervals over folds are "
@@ -137,19 +138,22 @@ def cell_text(group: Group, key: str) -> str | None:
     """`6.97 ± 0.16`; for one run the value and that it is one; for runs on both sides of settling each of them."""
     settled = group.num_settled(key)
     if settled is not None:
-        values = ", ".join(number(value) for value in sorted(group.values(key).values()))
+        values = ", ".join(quantity(value, group.metric(key)) for value in sorted(group.values(key).values()))
         return f"{settled} of {len(group.values(key))} runs settled: {values}"
-    return mean_and_deviation(group.summary(key))
+    return mean_and_deviation(group.summary(key), group.metric(key))
 
 
-def mean_and_deviation(summary: Summary | None) -> str | None:
-    """`6.97 ± 0.16`; for one run the value and that it is one."""
+def mean_and_deviation(summary: Summary | None, metric: Metric | None = None) -> str | None:
+    """`6.97 ± 0.16`; for one run the value and that it is one.
+
+    Percentages have two decimals; other metrics as many as show three significant digits of the mean.
+    """
     if summary is None:
         return None
-    mean = f"{summary.mean:.2f}" if abs(summary.mean) >= 0.01 or summary.mean == 0 else f"{summary.mean:.2g}"
-    if summary.sd is None:
-        return f"{mean} (one run)"
-    return f"{mean} ± {summary.sd:.2f}" if summary.sd >= 0.01 or summary.sd == 0 else f"{mean} ± {summary.sd:.1g}"
+    small = metric is not None and metric.unit != "%" and 0 < abs(summary.mean) < 1
+    decimals = min(2 - math.floor(math.log10(abs(summary.mean))), 10) if small else 2
+    deviation = " (one run)" if summary.sd is None else f" ± {summary.sd:.{decimals}f}"
+    return f"{summary.mean:.{decimals}f}{deviation}"
 
 
 def other_runs(group: Group) -> str | None:

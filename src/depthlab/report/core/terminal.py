@@ -40,13 +40,20 @@ def _networks(groups: Sequence[Group]) -> Grid:
     titles = (_short(task.heading(key)) for task, key in columns)
     grid = Grid("network", "n", *titles, "other runs")
     for group in groups:
-        values = [cell_text(group, key) if group.task.name == task.name else None for task, key in columns]
+        values = [_cell(group, key) if group.task.name == task.name else None for task, key in columns]
         n = len(group.values(f"train/{group.task.primary}"))
         number = f"{n} ({group.averaged_over()})" if group.has_folds else str(n)
         grid.add_row(group.label, number, *(value or "-" for value in values), other_runs(group) or "")
+    grid.columns[0].overflow = "fold"
     for column in grid.columns[1:-1]:
         column.justify, column.no_wrap = "right", True
     return grid
+
+
+def _cell(group: Group, key: str) -> str | None:
+    """The cell's text; without the list of runs where only some settled."""
+    settled = group.num_settled(key)
+    return cell_text(group, key) if settled is None else f"{settled} of {len(group.values(key))} settled"
 
 
 def _short(heading: str) -> str:

@@ -42,7 +42,7 @@ def error_vs_depth(setting: Setting) -> Figure:
     caption = (
         "Final errors of the last weights against depth; training error in evaluation mode. Large points are means "
         "with 95 % intervals (three or more runs, unless only some settled; clipped to possible values), small ones "
-        "are runs. Below: the same, logarithmic above one image and linear below. "
+        "are runs. Below: the same on a logarithmic axis, which is linear below one image where a run has no error. "
         f"{_broken(kinds.values())}{described(shown)}"
     )
     return Figure(NAME, TITLE, caption, drawing)
@@ -55,11 +55,18 @@ def _line(axis: Any, groups: Sequence[Group], key: str, kind: str, kinds: list[s
     colour, index = style.kind_colour(kind, kinds), kinds.index(kind)
     face = colour if groups[0].residual else "white"
     marker = style.MARKERS[index % len(style.MARKERS)]
-    for part_idx, part in enumerate(parts_of_one_recipe(groups)):
+    for part_idx, part in enumerate(parts_of_one_recipe(groups, key)):
         means = [group.sample(key).mean for group in part]
         look = {"color": colour, "marker": marker, "markerfacecolor": face, "clip_on": False, "markersize": 5.5}
         label = kind if part_idx == 0 else None
-        axis.plot([_place(g, index, kinds) for g in part], means, style.dashes(groups[0].residual), label=label, zorder=3, **look)
+        axis.plot(
+            [_place(g, index, kinds) for g in part],
+            means,
+            style.dashes(groups[0].residual),
+            label=label,
+            zorder=3,
+            **look,
+        )
     # The runs stand a little to the right of their mean, which would hide them.
     beside = axis.transData + ScaledTranslation(7 / 72, 0, axis.figure.dpi_scale_trans)
     for group in groups:
@@ -68,18 +75,23 @@ def _line(axis: Any, groups: Sequence[Group], key: str, kind: str, kinds: list[s
         axis.plot([place] * len(values), values, ".", color=colour, markersize=4, transform=beside, clip_on=False)
         summary = group.summary(key)
         if summary and summary.n > 2 and summary.low is not None and group.num_settled(key) is None:
-            bar = {"color": colour, "linewidth": 1.1, "clip_on": False, "zorder": 2}
+            bar = {"color": colour, "linewidth": 1.1, "zorder": 2}  # clipped: it may reach down to 0, off a log axis
             axis.plot([place] * 2, [summary.low, summary.high], marker="_", markersize=6, **bar)
 
 
-def parts_of_one_recipe(groups: Sequence[Group]) -> list[list[Group]]:
-    """The groups in order of depth, cut wherever the recipe changes from one depth to the next."""
+def parts_of_one_recipe(groups: Sequence[Group], key: str) -> list[list[Group]]:
+    """The groups in order of depth, cut where the recipe changes and at a group of which only some runs settled."""
     parts: list[list[Group]] = []
+    previous: Group | None = None
     for group in groups:
-        if parts and parts[-1][-1].recipe_apart_from_depth == group.recipe_apart_from_depth:
+        if group.num_settled(key) is not None:
+            previous = None
+            continue
+        if previous is not None and previous.recipe_apart_from_depth == group.recipe_apart_from_depth:
             parts[-1].append(group)
         else:
             parts.append([group])
+        previous = group
     return parts
 
 
@@ -96,11 +108,24 @@ def _scale(axis: Any, logarithmic: bool, image: float, kinds: Any, key: str) -> 
     if not logarithmic:
         axis.set_ylim(0, 1.08 * highest or 1)
         return
-    axis.set_yscale("symlog", linthresh=image, linscale=0.4)
-    ticks = [0, *(t for t in (0.001, 0.01, 0.1, 1, 10, 100) if image <= t <= max(1, highest * 1.5))]
-    axis.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
-    axis.set_ylim(0, max(1.3 * highest, 10 * image))
+    lowest = min(min(group.values(key).values()) for group in groups)
+    if lowest > 0:
+        axis.set_yscale("log")
+        bottom = max(image / 2, 0.6 * lowest)
+    else:  # zero has a place of its own, below one image
+        axis.set_yscale("symlog", linthresh=image, linscale=0.4)
+        bottom = 0.0
+    top = max(1.3 * highest, 10 * image)
+    decades = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
+    factors = (1,) if lowest == 0 or top > 100 * bottom else (1, 2, 5)
+    ticks = [f * d for d in decades for f in factors if max(image, bottom) <= f * d <= min(top, 100)]
+    axis.set_yticks(ticks if lowest else [0, *ticks], [f"{tick:g}" for tick in (ticks if lowest else [0, *ticks])])
+    axis.set_ylim(bottom, top)
 
 
 def _broken(kinds: Any) -> str:
-    return "Lines are broken where the recipe changes. " if any(len(parts_of_one_recipe(g)) > 1 for g in kinds) else ""
+    members = [group for groups in kinds for group in groups]
+    changes = any(len({group.recipe_apart_from_depth for group in groups}) > 1 for groups in kinds)
+    unsettled = [group.label for group in members if any(group.num_settled(key) is not None for key in PANELS)]
+    text = "Lines are broken where the recipe changes. " if changes else ""
+    return text + (f"Only some runs of {', '.join(unsettled)} settled, so no mean is drawn. " if unsettled else "")

@@ -23,8 +23,10 @@ class Focal(LossSpec):
     gamma: float = key(2.0, minimum=0, help="how much certain answers count less; 0 is cross-entropy")
 
     def per_image(self, outputs: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
+        import torch
         from torch.nn import functional as F
 
         losses = F.cross_entropy(outputs, targets, reduction="none", label_smoothing=label_smoothing)
-        probability = outputs.softmax(dim=1).gather(1, targets[:, None])[:, 0]
-        return (1 - probability) ** self.gamma * losses
+        wrong = -torch.expm1(-F.cross_entropy(outputs, targets, reduction="none"))  # 1 - p
+        # The power has no finite slope at 0 where gamma is below 1.
+        return wrong.clamp(min=torch.finfo(wrong.dtype).tiny) ** self.gamma * losses

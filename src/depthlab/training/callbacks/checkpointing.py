@@ -101,6 +101,12 @@ class Checkpoints(Callback):
         if pl_module.step >= self.plan.max_steps:
             trainer.should_stop = True
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Where the run was asked to stop after its last step, the test is left to the next start."""
+        assert isinstance(pl_module, SupervisedModule)
+        if self._is_agreed(trainer, self.stop.is_made):
+            raise Interrupted
+
     def _save_if_due(self, trainer: Trainer, module: SupervisedModule) -> None:
         step = module.step
         must_stop, late = self._agreed(trainer, step)
@@ -115,9 +121,10 @@ class Checkpoints(Callback):
         """Whether any process was asked to stop, and whether any finds a checkpoint overdue."""
         seconds = self.plan.save_every_seconds
         late = seconds is not None and time.monotonic() - self._saved_at >= seconds
-        if trainer.world_size == 1:
-            return self.stop.is_made, late
-        if step % self.plan.log_every_steps:
+        if trainer.world_size > 1 and step % self.plan.log_every_steps:
             return False, False
-        agree = trainer.strategy.reduce_boolean_decision
-        return agree(self.stop.is_made, all=False), agree(late, all=False)
+        return self._is_agreed(trainer, self.stop.is_made), self._is_agreed(trainer, late)
+
+    def _is_agreed(self, trainer: Trainer, mine: bool) -> bool:
+        """Whether it holds in any process."""
+        return mine if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(mine, all=False)

@@ -127,9 +127,9 @@ class GradientNorms(Callback):
             self.series = {step: norm for step, norm in rows if step <= pl_module.step}
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure where it is due."""
+        """Measure where it is due, and where a callback ends the run."""
         assert isinstance(pl_module, SupervisedModule)
-        if trainer.is_global_zero and self.layers and pl_module.step in self.steps:
+        if trainer.is_global_zero and self.layers and (pl_module.step in self.steps or trainer.should_stop):
             self._measure(pl_module)
 
     def _measure(self, module: SupervisedModule) -> None:

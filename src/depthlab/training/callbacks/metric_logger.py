@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from depthlab.training.endings import Diverged, finite
+from depthlab.training.lightning_counters import set_global_step, set_logged_step
 from depthlab.training.meter import Totals
 from depthlab.training.module import SupervisedModule
 from depthlab.training.plan import Plan
@@ -16,7 +17,8 @@ from depthlab.training.plan import Plan
 class MetricLogger(Callback):
     """Logs the running training loss and metrics at the plan's steps, and what validations found.
 
-    The same values are there for stock callbacks, as if the module had logged them with `self.log`.
+    The same values are there for stock callbacks, as if the module had logged them with `self.log`; those of the test
+    set are not, since no choice reads it.
 
     Args:
         plan: of the run.
@@ -40,6 +42,10 @@ class MetricLogger(Callback):
         self.last_epoch = Totals(state["last_epoch"])
         self.latest = dict(state["latest"])
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """What callbacks log from here on belongs to the first update."""
+        set_logged_step(trainer, self.plan.first_step + 1)
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -49,6 +55,9 @@ class MetricLogger(Callback):
         if step == self._seen_step:
             return
         self._seen_step = step
+        set_logged_step(trainer, step)  # the last one of a chunk, which Lightning takes for one batch
+        if not pl_module.automatic_optimization:
+            set_global_step(trainer, step)
         if self.plan.reads_at(step):
             self._read(trainer, pl_module, step)
         if step == self.plan.last_epoch_start:
@@ -60,8 +69,7 @@ class MetricLogger(Callback):
         assert isinstance(pl_module, SupervisedModule)
         values = pl_module.measured()
         self.latest.update(values)
-        if values and not trainer.sanity_checking:
-            pl_module.log_dict(values, logger=False)
+        pl_module.log_dict({k: v for k, v in values.items() if not k.startswith("test/")}, logger=False)
         _log(trainer, pl_module.step, values)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -84,8 +84,9 @@ class ProgressView(Callback):
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say that the last weights are being measured: on large data that takes a while."""
+        assert isinstance(pl_module, SupervisedModule)
         if trainer.is_global_zero:
-            self._write(self.max_steps, None, None)
+            self._write(pl_module.step, None, None)
             if self.console.is_terminal:
                 self._status = self.console.status(f"{self.title}  measuring every split with the last weights")
                 self._status.start()

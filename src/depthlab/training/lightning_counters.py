@@ -1,0 +1,21 @@
+"""Lightning's own counters of steps, which stock callbacks and loggers read; nothing of ours reads them."""
+
+from __future__ import annotations
+
+from lightning.pytorch import Trainer
+
+
+def set_global_step(trainer: Trainer, step: int) -> None:
+    """Have `trainer.global_step` say that so many updates are done."""
+    loop = trainer.fit_loop.epoch_loop
+    updates = loop.automatic_optimization.optim_progress.optimizer.step
+    for progress in (updates, loop.manual_optimization.optim_step_progress):  # the second one where steps are in chunks
+        progress.total.ready = progress.total.completed = step
+
+
+def set_logged_step(trainer: Trainer, step: int) -> None:
+    """Have what callbacks log from now on belong to update number `step`, counted from 1 as in all curves.
+
+    Lightning counts from 0 and adds one itself when a batch with an update is over.
+    """
+    trainer.fit_loop.epoch_loop._batches_that_stepped = step

@@ -1,0 +1,355 @@
+"""Stock Lightning callbacks in a run: what they do to it, what the record says, what a continuation equals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable as Function
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import LambdaCallback
+
+from depthlab.config import hydra_options
+from depthlab.config.registry import groups, register
+from depthlab.records.checkpoints import checkpoint_path, list_checkpoints, load_checkpoint
+from depthlab.records.curve_file import read_curves
+from depthlab.records.record import read_record
+from depthlab.runs import build
+from depthlab.runs.evaluate import evaluate_run
+from depthlab.runs.run import run
+from depthlab.training.module import SupervisedModule
+from depthlab.training.spec import CallbackSpec
+
+from ..conftest import Compose
+from ..whole_runs import SMALL, forget_the_end, results, same_weights, set_status, stop_after
+
+# The second validation, at step 6, improves on nothing.
+STOPPING = (
+    "callbacks=early_stopping",
+    "callbacks.early_stopping.patience=1",
+    "callbacks.early_stopping.min_delta=1000",
+    "trainer.val_every_steps=3",
+)
+
+
+def fail_to_train(*args: Any, **kwargs: Any) -> None:
+    pytest.fail("trained again")
+
+
+def test_early_stopping_leaves_a_true_record(compose_config: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome = run(compose_config(*SMALL, *STOPPING), "")
+    record, curves = read_record(outcome.directory), read_curves(outcome.directory)
+    assert (outcome.status, record["status"], record["steps"]) == ("finished", "finished", 6)
+    best = curves["val/err"][0][1]
+    reason = f"EarlyStopping: val/err did not improve on {best:.6g} in 1 validations"
+    assert record["stopped_early"] == {"step": 6, "reason": reason}
+    assert list_checkpoints(outcome.directory)[0] == checkpoint_path(outcome.directory, 6)
+    assert curves["train/loss"][-1][0] == curves["val/err"][-1][0] == 6
+    assert evaluate_run(outcome.directory)["test/err"] == record["metrics"]["test/err"]
+    monkeypatch.setattr(Trainer, "fit", fail_to_train)
+    assert "already finished" in run(compose_config(*SMALL, *STOPPING), "").line
+
+
+def test_a_run_that_stopped_early_and_was_killed_before_its_record_is_only_tested(
+    compose_config: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = run(compose_config(*SMALL, *STOPPING), "").directory
+    before, expected = read_record(directory), results(directory)
+    set_status(directory, "running")
+    monkeypatch.setattr(Trainer, "fit", fail_to_train)
+    assert run(compose_config(*SMALL, *STOPPING), "").status == "finished"
+    after = read_record(directory)
+    assert results(directory) == expected
+    assert (after["steps"], after["stopped_early"]) == (before["steps"], before["stopped_early"])
+
+
+@pytest.mark.parametrize("stop_at", [2, 3, 5])
+def test_early_stopping_goes_on_where_it_was(
+    compose_config: Compose, monkeypatch: pytest.MonkeyPatch, stop_at: int
+) -> None:
+    overrides = (*SMALL, *STOPPING, "checkpoint.every_steps=2")
+    whole = run(compose_config(*overrides, "name=whole"), "").directory
+    with monkeypatch.context() as patch:
+        stop_after(patch, stop_at)
+        assert run(compose_config(*overrides, "name=cut"), "").status == "interrupted"
+    cut = run(compose_config(*overrides, "name=cut"), "").directory
+    assert same_weights(whole, cut)
+    assert results(whole) == results(cut)
+    assert read_record(whole)["stopped_early"] == read_record(cut)["stopped_early"]
+
+
+def test_early_stopping_cannot_read_the_test_set(compose_config: Compose) -> None:
+    with pytest.raises(Exception, match="no choice reads the test set"):
+        compose_config(*SMALL, "callbacks=early_stopping", "callbacks.early_stopping.monitor=test/err")
+    config = compose_config(*SMALL, "callbacks=early_stopping", "data.test_curve=true", "data.val_size=0")
+    with pytest.raises(RuntimeError, match="val/err"):  # not there, and neither is the test set's
+        run(config, "")
+
+
+EMA = ("callbacks=ema", "callbacks.ema.decay=0.5")
+
+
+def averages(directory: Path) -> dict[str, torch.Tensor]:
+    return dict(load_checkpoint(list_checkpoints(directory)[0])["callbacks"]["WeightAverage"]["average"])
+
+
+def test_averaged_weights_are_measured_beside_the_last_ones(compose_config: Compose) -> None:
+    plain = run(compose_config(*SMALL, "name=plain"), "").directory
+    averaged = run(compose_config(*SMALL, *EMA, "name=averaged"), "").directory
+    assert averaged.name != plain.name  # it has more results
+    assert same_weights(plain, averaged)
+    assert results(plain) == results(averaged)
+    record = read_record(averaged)
+    assert record["metrics_ema"].keys() == {f"{s}/{m}" for s in ("train", "val", "test") for m in ("loss", "err")}
+    assert record["metrics_ema"]["train/loss"] != record["metrics"]["train/loss"]
+    assert record["weights_measured"] == "last"
+    assert read_record(plain).metrics_ema is None
+
+
+def test_averages_that_keep_nothing_are_the_last_weights(compose_config: Compose) -> None:
+    record = read_record(run(compose_config(*SMALL, "callbacks=ema", "callbacks.ema.decay=0"), "").directory)
+    assert record["metrics_ema"] == {name: record["metrics"][name] for name in record["metrics_ema"]}
+
+
+class Weights:
+    """Observes the network's weights after each update."""
+
+    def __init__(self) -> None:
+        self.taken: list[dict[str, torch.Tensor]] = []
+
+    def mark(self, part: str) -> None:
+        """Nothing."""
+
+    def callbacks(self) -> list[Callback]:
+        """One that takes copies."""
+
+        def take(trainer: Trainer, module: SupervisedModule, *rest: Any) -> None:
+            self.taken.append({name: value.detach().clone() for name, value in module.network.named_parameters()})
+
+        return [LambdaCallback(on_train_batch_end=take)]
+
+
+def test_averages_are_those_of_the_formula(compose_config: Compose) -> None:
+    weights = Weights()
+    directory = run(compose_config(*SMALL, *EMA), "", observer=weights).directory
+    found = averages(directory)
+    for name, value in weights.taken[0].items():
+        expected = value
+        for step in weights.taken[1:]:
+            expected = 0.5 * expected + 0.5 * step[name]
+        torch.testing.assert_close(found[f"module.{name}"], expected)
+
+
+@pytest.mark.parametrize("stop_at", [2, 6, 7])
+def test_averages_go_on_where_they_were(compose_config: Compose, monkeypatch: pytest.MonkeyPatch, stop_at: int) -> None:
+    whole = run(compose_config(*SMALL, *EMA, "name=whole"), "").directory
+    with monkeypatch.context() as patch:
+        stop_after(patch, stop_at)
+        run(compose_config(*SMALL, *EMA, "name=cut"), "")
+    cut = run(compose_config(*SMALL, *EMA, "name=cut"), "").directory
+    assert results(whole) == results(cut)
+    assert read_record(whole)["metrics_ema"] == read_record(cut)["metrics_ema"]
+    first, second = averages(whole), averages(cut)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def test_averages_of_a_run_that_was_killed_before_its_record_are_measured(compose_config: Compose) -> None:
+    directory = run(compose_config(*SMALL, *EMA), "").directory
+    before = read_record(directory)["metrics_ema"]
+    set_status(directory, "running")
+    run(compose_config(*SMALL, *EMA), "")
+    assert read_record(directory)["metrics_ema"] == before
+
+
+MONITORED = ("callbacks=lr_monitor", "schedule=cosine", "schedule.warmup_steps=3")
+
+
+def test_the_monitored_rate_has_a_column_with_the_rate_of_each_update(compose_config: Compose) -> None:
+    config = compose_config(*SMALL, *MONITORED)
+    directory = run(config, "").directory
+    schedule = build.build_schedule(config)
+    rates = read_curves(directory)["lr-SGD"]
+    assert rates == [(step, schedule(step - 1)) for step in range(1, 13)]
+    assert set(read_curves(directory)["lr"]) <= set(rates)
+
+
+def test_a_monitored_rate_is_no_part_of_what_a_run_is(compose_config: Compose) -> None:
+    plain = run(compose_config(*SMALL, "schedule=cosine", "schedule.warmup_steps=3", "name=plain"), "").directory
+    monitored = run(compose_config(*SMALL, *MONITORED, "name=monitored"), "").directory
+    assert monitored.name == plain.name
+    assert same_weights(plain, monitored)
+
+
+@pytest.mark.parametrize("stop_at", [5, 6])
+def test_a_monitored_rate_goes_on_where_it_was(
+    compose_config: Compose, monkeypatch: pytest.MonkeyPatch, stop_at: int
+) -> None:
+    whole = run(compose_config(*SMALL, *MONITORED, "name=whole"), "").directory
+    with monkeypatch.context() as patch:
+        stop_after(patch, stop_at)
+        run(compose_config(*SMALL, *MONITORED, "name=cut"), "")
+    cut = run(compose_config(*SMALL, *MONITORED, "name=cut"), "").directory
+    assert results(whole) == results(cut)
+
+
+def test_a_monitored_rate_beyond_the_checkpoint_is_logged_once(compose_config: Compose) -> None:
+    overrides = (*SMALL, *MONITORED, "checkpoint.every_steps=4")
+    directory = run(compose_config(*overrides), "").directory
+    expected = read_curves(directory)
+    forget_the_end(directory, step=8)
+    run(compose_config(*overrides), "")
+    assert read_curves(directory) == expected
+
+
+def test_each_group_of_parameters_has_a_rate_of_its_own(compose_config: Compose) -> None:
+    directory = run(compose_config(*SMALL, *MONITORED, "optimizer.backbone_lr_factor=0.1"), "").directory
+    curves = read_curves(directory)
+    for (step, slow), (_, fast) in zip(curves["lr-SGD/pg1"], curves["lr-SGD/pg2"], strict=True):
+        assert slow == pytest.approx(0.1 * fast), step
+
+
+def test_a_summary_of_the_network_is_printed(compose_config: Compose, capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = run(compose_config(*SMALL, "callbacks=model_summary"), "")
+    printed = capsys.readouterr().out
+    assert "network.layer1" in printed
+    assert "params" in printed.lower()
+    assert outcome.status == "finished"
+
+
+@pytest.fixture
+def registered() -> Iterator[Function[[Function[[], Callback]], None]]:
+    """Registers a callback as callbacks=mine for one test."""
+
+    def add(build: Function[[], Callback]) -> None:
+        @register("callbacks", "mine")
+        @dataclass(frozen=True)
+        class Mine(CallbackSpec):
+            """A callback of this test's own."""
+
+            def build(self) -> Callback:
+                return build()
+
+        hydra_options.options.cache_clear()
+
+    yield add
+    del groups()["callbacks"].components["mine"]
+    hydra_options.options.cache_clear()
+
+
+class Stopper(Callback):
+    """Ends the run after three steps."""
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *rest: Any) -> None:
+        """Count."""
+        trainer.should_stop = trainer.global_step >= 3
+
+
+def test_a_callback_that_stops_after_three_steps_leaves_a_true_record(compose_config: Compose, registered: Any) -> None:
+    registered(Stopper)
+    outcome = run(compose_config(*SMALL, "callbacks=mine", "logger.every_steps=2"), "")
+    record = read_record(outcome.directory)
+    assert (record["status"], record["steps"]) == ("finished", 3)
+    assert record["stopped_early"] == {"step": 3, "reason": "trainer.should_stop was set (Stopper)"}
+    assert "after 3 steps" in outcome.line
+    assert record["stretches"][-1]["to_step"] == 3
+    assert list_checkpoints(outcome.directory)[0] == checkpoint_path(outcome.directory, 3)
+    assert evaluate_run(outcome.directory)["test/err"] == record["metrics"]["test/err"]
+    curves = read_curves(outcome.directory)
+    assert [step for step, _ in curves["train/loss"]] == [2, 3]
+    assert [step for step, _ in curves["val/err"]] == [3]
+    assert "already finished" in run(compose_config(*SMALL, "callbacks=mine", "logger.every_steps=2"), "").line
+
+
+def test_a_callback_that_stops_counts_steps_of_the_whole_run(
+    compose_config: Compose, registered: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registered(Stopper)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        run(compose_config(*SMALL, "callbacks=mine"), "")
+    assert read_record(run(compose_config(*SMALL, "callbacks=mine"), "").directory)["steps"] == 3
+
+
+def test_averaged_batch_norm_is_measured_and_saved_where_a_callback_stops(
+    compose_config: Compose, registered: Any
+) -> None:
+    registered(Stopper)
+    overrides = (*SMALL, "callbacks=mine", "trainer.bn_statistics=averaged", "trainer.precision=32-true")
+    directory = run(compose_config(*overrides), "").directory
+    assert evaluate_run(directory)["test/err"] == read_record(directory)["metrics"]["test/err"]
+
+
+class Telling(Callback):
+    """Logs as Lightning's users do."""
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *rest: Any) -> None:
+        """The number of the update."""
+        self.log("mine/update", float(trainer.global_step))
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Half of the validation error."""
+        self.log("mine/half", trainer.callback_metrics["val/err"] / 2)
+
+
+@pytest.mark.parametrize("per_step", [1, 2])
+def test_what_a_callback_logs_has_a_column(compose_config: Compose, registered: Any, per_step: int) -> None:
+    registered(Telling)
+    overrides = (f"trainer.accumulate_grad_batches={per_step}", "data.batch_size=32")
+    curves = read_curves(run(compose_config(*SMALL, *overrides, "callbacks=mine"), "").directory)
+    assert set(curves["mine/update"]) >= {(step, float(step)) for step in range(1, 13)}
+    halves = [(step, pytest.approx(err / 2)) for step, err in curves["val/err"]]
+    assert [pair for pair in curves["mine/half"] if pair[0]] == halves
+    assert [step for step, _ in curves["epoch"]] == [3, 6, 9, 12]  # ours, none of Lightning's
+
+
+class TellingAtValidations(Callback):
+    """Logs where chunks of steps end."""
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """What a callback can know of the steps."""
+        trainer.logger.log_metrics(
+            {"mine/step": trainer.global_step}, trainer.fit_loop.epoch_loop._batches_that_stepped
+        )
+
+
+def test_what_a_callback_logs_between_chunks_belongs_to_the_right_step(
+    compose_config: Compose, registered: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "why_not_capturable", lambda *args: None)
+    registered(TellingAtValidations)
+    directory = run(compose_config(*SMALL, "callbacks=mine", "trainer.steps_per_replay=4"), "").directory
+    assert read_curves(directory)["mine/step"] == [(6, 6.0), (12, 12.0)]
+
+
+class Stateful(Callback):
+    """Counts updates over every segment of a run."""
+
+    counted = 0
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *rest: Any) -> None:
+        """One more."""
+        self.counted += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """For checkpoints."""
+        return {"counted": self.counted}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From a checkpoint."""
+        self.counted = state_dict["counted"]
+
+
+def test_the_state_of_a_callback_goes_on(
+    compose_config: Compose, registered: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registered(Stateful)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 5)
+        run(compose_config(*SMALL, "callbacks=mine"), "")
+    directory = run(compose_config(*SMALL, "callbacks=mine"), "").directory
+    assert load_checkpoint(list_checkpoints(directory)[0])["callbacks"]["Stateful"] == {"counted": 12}
