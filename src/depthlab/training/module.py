@@ -51,8 +51,12 @@ class SupervisedModule(LightningModule):
         self.run_chunk: RunChunk | None = None
         self.train_meter = SumMeter(task.num_sums)
         self.eval_meters = nn.ModuleList(SumMeter(task.num_sums) for _ in SPLITS)
-        # A collection a split; torchmetrics puts prefix and name together.
-        self.eval_metrics = nn.ModuleList(MetricCollection(dict(metrics), prefix=f"{s}/") for s in SPLITS if metrics)
+        # A collection a split, each with metrics of its own; torchmetrics puts prefix and name together.
+        self.eval_metrics = nn.ModuleList(
+            MetricCollection({name: metric.clone() for name, metric in metrics.items()}, prefix=f"{split}/")
+            for split in SPLITS
+            if metrics
+        )
 
     def eval_meter(self, split: str) -> SumMeter:
         """What was counted of a split since evaluation began."""
