@@ -157,7 +157,8 @@ def records(logs: Path) -> list[Record]:
 def check_traces(logs: Path) -> None:
     """What the text says of the runs: two networks, columns, files."""
     assert sorted(record.config["model"]["depth"] for record in records(logs / "mixer")) == [2, 4]
-    assert "test/calibration" in records(logs / "calibration")[0].metrics
+    measured = records(logs / "calibration")[0].metrics
+    assert len({measured[f"{split}/calibration"] for split in ("train", "val", "test")}) == 3  # each split by itself
     assert "test/within" in records(logs / "absolute_error")[0].metrics
     assert records(logs / "cutout")[0].config["augment"]["cutout"] == 3
     (curves,) = logs.glob("weight_norm/*/*/metrics.csv")
