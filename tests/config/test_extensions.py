@@ -111,7 +111,8 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     code = """
 import json
 found = broken()
-print(json.dumps([found, answer("schedule", "triangle"), answer("schedule", "cosine"), answer("schedule", "not_there")]))
+answers = [answer("schedule", name) for name in ("triangle", "cosine", "not_there")]
+print(json.dumps([found, *answers]))
 """
     broken, good, ours, missing = json.loads(ask([root], code))
     assert (good, ours) == ("Triangle", "Cosine")
