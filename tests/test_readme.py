@@ -65,6 +65,7 @@ def test_every_line_is_run_or_says_why_not() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_lines_run_one_after_the_other(tmp_path: Path) -> None:
     for folder in ("src", "configs", "scripts"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
