@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import ROOT
+from .extension_tools import install
 
 TINY = ("model.depth=8", "trainer=cpu", "trainer.num_threads=1", "logger=csv", "data.batch_size=32")
 SOURCES = ("src", "configs", "pyproject.toml", "setup.py", "README.md", "LICENSE")
@@ -80,6 +81,19 @@ def test_jobs_of_a_sweep_run_from_the_wheel_too(installed: Path, tmp_path: Path)
     records = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("empty/logs/runs/*/record.json"))]
     assert [record["seed"] for record in records] == [1, 2]
     assert all(record["command"].startswith("python -m depthlab train data=digits ") for record in records)
+
+
+@pytest.mark.slow
+def test_an_outside_package_works_beside_the_wheel(installed: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    shutil.copytree(installed, site)
+    install(site)
+    words = ("data=stripes", "model=mixer", "optimizer=lion", "callbacks=update_counter", "trainer.max_steps=6")
+    short = ("trainer=cpu", "trainer.num_threads=1", "logger=csv", "trainer.val_every_steps=3")
+    done = call(site, tmp_path / "empty", str(site / "bin" / "depthlab"), "train", *words, *short)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = (tmp_path / "empty").glob("logs/runs/stripes-*/record.json")
+    assert json.loads(path.read_text())["extensions"] == {"mylab": "1.2.0"}
 
 
 @pytest.mark.parametrize("command", ["report", "status", "evaluate", "publish", "show_batch"])

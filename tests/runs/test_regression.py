@@ -17,7 +17,14 @@ from depthlab.runs.run import run
 from ..conftest import Compose
 from ..whole_runs import SMALL, results, same_weights, stop_after, weights
 
-RESTORING = ("data=noisy_digits", "task=regression", "model=residual_restorer20", "model.depth=6", "model.width=4")
+RESTORING = (
+    "data=noisy_digits",
+    "task=regression",
+    "model=residual_restorer20",
+    "model.depth=6",
+    "model.width=4",
+    "optimizer.lr=0.01",
+)
 
 
 def test_restoring_images_leaves_a_record_of_its_own_metrics(compose_config: Compose) -> None:

@@ -100,11 +100,12 @@ def _check_group(text: str, override: Override, groups: Sequence[str], config_di
     name, value = override.key_or_group, override.value()
     if override.value_type is ValueType.GLOB_CHOICE_SWEEP and name not in groups:
         raise InputError(f"{text}: glob chooses among the options of a group, and {name} is a key.")
-    may_be_null = name in registered_groups() and registered_groups()[name].identity_default == ""
-    if name in groups and value is None and not (override.is_delete() or may_be_null):
+    if name in groups and value is None and not override.is_delete():
         files = {path.stem for path in (config_dir / name).glob("*.yaml")}
         options = ", ".join(sorted(files | {*option_names(name)}))
-        raise InputError(f"{text}: a group needs one of its options: {options}.")
+        may_be_absent = name in registered_groups() and registered_groups()[name].identity_default == ""
+        none = f" Without one: ~{name}" if may_be_absent else ""
+        raise InputError(f"{text}: a group needs one of its options: {options}.{none}")
 
 
 def _check_options(arguments: Sequence[str]) -> None:
