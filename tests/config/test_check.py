@@ -356,3 +356,13 @@ def test_betas_are_less_than_one(key: str) -> None:
     tree = compose_tree("optimizer=adamw", f"optimizer.{key}=1")
     with pytest.raises(InputError, match=rf"optimizer\.{key}=1\.0: must be less than 1"):
         check(tree)
+
+
+def test_mixing_needs_a_task_that_takes_two_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    from depthlab.tasks.components.classification import Classification
+
+    tree = compose_tree("data=digits", "augment.mixup=0.2")
+    check(tree)
+    monkeypatch.setattr(Classification, "mixes", False)
+    with pytest.raises(InputError, match="augment.mixup: task=classification does not take images with two labels"):
+        check(tree)
