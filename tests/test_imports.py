@@ -55,7 +55,7 @@ def module_name(path: Path) -> str:
     return ".".join(path.relative_to(SRC).with_suffix("").parts).removesuffix(".__init__")
 
 
-FILES = {module_name(path): path for path in sorted(SRC.rglob("*.py")) if path.parent.name != "depthlab_extensions"}
+FILES = {module_name(path): path for path in sorted(SRC.rglob("*.py")) if "depthlab_extensions" not in path.parts}
 
 
 @cache

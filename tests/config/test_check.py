@@ -11,12 +11,16 @@ import pytest
 from depthlab.config.check import check
 from depthlab.config.identity import find_key, flatten
 from depthlab.config.nearest import nearest
+from depthlab.config.registry import components
 from depthlab.config.schema import as_dict, known_keys, steps_if_deep
 from depthlab.errors import InputError
 
 from ..conftest import compose_tree
 
-TREE = compose_tree("trainer=cpu")
+TREE: Any = compose_tree("trainer=cpu")
+for group in ("augment", "logger"):  # of which each component is listed also where it is off; here, ours
+    extensions = [name for name, each in components(group).items() if each.extension]
+    TREE[group] = {name: value for name, value in TREE[group].items() if name not in extensions}
 FLAT = flatten(TREE)
 OVERFIT = {"trainer__overfit_one_batch": True}
 

@@ -9,8 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from depthlab.config.check import check
-from depthlab.config.hydra_options import option_names
-from depthlab.config.registry import groups
+from depthlab.config.registry import components, groups
 from depthlab.config.schema import PLACES
 from depthlab.errors import InputError
 from depthlab.runs.run import run
@@ -21,7 +20,8 @@ from ..data.official import accept, write_cifar10, write_cifar100, write_folder,
 CONFIGS = ROOT / "configs"
 FOLDERS = ("model", "trainer", "experiment", "debug")  # the groups with files; each file differs from the defaults
 FILES = [(group, path.stem) for group in FOLDERS for path in sorted((CONFIGS / group).glob("*.yaml"))]
-REGISTERED = [(group, name) for group in (*groups(), "trainer") for name in option_names(group) if group != "augment"]
+OURS = [(group, name) for group in groups() for name, each in components(group).items() if each.extension is None]
+REGISTERED = [option for option in (*OURS, ("trainer", "auto"), ("logger", "csv")) if option[0] != "augment"]
 REGISTERED = [option for option in REGISTERED if option not in FILES]
 OPTIONS = [*FILES, *REGISTERED]
 # Options that need more than the defaults: another task, other images, or a key without a default.

@@ -19,7 +19,7 @@ LINES_BEFORE = HEAD.count("\n")
 def test_a_file_in_the_namespace_package_is_found_with_its_content_as_version(tmp_path: Path) -> None:
     root = write_namespace(tmp_path, triangle=TRIANGLE)
     names, extensions = ask([root], f"{NAMES}; {EXTENSIONS}").splitlines()
-    assert json.loads(names) == sorted([*OURS, "triangle"])
+    assert {*OURS, "triangle"} <= set(json.loads(names))
     content = (root / "depthlab_extensions" / "triangle.py").read_bytes()
     version = f"sha256:{hashlib.sha256(content).hexdigest()[:12]}"
     assert json.loads(extensions)["depthlab_extensions.triangle"] == version
@@ -28,7 +28,7 @@ def test_a_file_in_the_namespace_package_is_found_with_its_content_as_version(tm
 def test_a_namespace_package_may_lie_in_several_places(tmp_path: Path) -> None:
     other = TRIANGLE.replace("triangle", "square").replace("Triangle", "Square")
     roots = [write_namespace(tmp_path / "a", triangle=TRIANGLE), write_namespace(tmp_path / "b", square=other)]
-    assert json.loads(ask(roots, NAMES)) == sorted([*OURS, "square", "triangle"])
+    assert {*OURS, "square", "triangle"} <= set(json.loads(ask(roots, NAMES)))
 
 
 def test_an_entry_point_is_found_with_its_distributions_name_and_version(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_two_files_of_one_name_are_both_named_and_other_names_work(tmp_path: Pat
     for name in ("first.py", "second.py"):
         assert str(root / "depthlab_extensions" / name) in message
     assert ours == "Cosine"
-    assert json.loads(names) == OURS
+    assert set(OURS) <= set(json.loads(names)) - {"triangle"} == set(json.loads(names))
 
 
 def test_a_file_that_takes_one_of_our_names_is_named_with_ours(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_one_file_cannot_register_two_classes_under_one_name(tmp_path: Path) -> 
 
 
 PLAIN = """
-@register("schedule", "mine")
+@register("schedule", "not_there")
 @dataclass(frozen=True)
 class Mine(ScheduleSpec):
     {key}
@@ -89,7 +89,7 @@ MISTAKES = {
     "reserved": (PLAIN.format(key='values: int = key(1, help="x")'), "the key 'values' is taken"),
     "other base": (PLAIN.replace("ScheduleSpec", "ModelSpec").format(key="pass"), "must derive from ScheduleSpec"),
     "no group": (PLAIN.replace('"schedule"', '"shedule"').format(key="pass"), "no such group. Did you mean schedule?"),
-    "bad name": (PLAIN.replace('"mine"', '"my-own"').format(key="pass"), "use letters, digits and _ in the name"),
+    "bad name": (PLAIN.replace('"not_there"', '"my-own"').format(key="pass"), "use letters, digits and _ in the name"),
     "no dataclass": (
         PLAIN.replace("@dataclass(frozen=True)\n", "").format(key='at: int = key(1, help="x")'),
         "decorate the class with @dataclass(frozen=True), below @register.",
@@ -111,7 +111,8 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     code = """
 import json
 found = broken()
-print(json.dumps([found, answer("schedule", "triangle"), answer("schedule", "cosine"), answer("schedule", "mine")]))
+answers = [answer("schedule", name) for name in ("triangle", "cosine", "not_there")]
+print(json.dumps([found, *answers]))
 """
     broken, good, ours, missing = json.loads(ask([root], code))
     assert (good, ours) == ("Triangle", "Cosine")
@@ -138,7 +139,7 @@ def test_a_mistake_is_told_by_file_and_line_and_nothing_else_stops_working(
     assert expected in message
     assert len(message.splitlines()) == 1
     assert message in lookup
-    assert lookup.startswith("schedule.name=mine: no such schedule. ")
+    assert lookup.startswith("schedule.name=not_there: no such schedule. ")
 
 
 @pytest.mark.parametrize("error", ["BaseException('odd')", "SystemExit(3)"])

@@ -17,7 +17,12 @@ from depthlab.training.spec import CallbackSpec
 
 from ..conftest import compose_tree
 
-ALL = [(group, name, each) for group, found in groups().items() for name, each in found.components.items()]
+ALL = [
+    (group, name, each)
+    for group, found in groups().items()
+    for name, each in found.components.items()
+    if each.extension is None
+]
 IDS = [f"{group}.{name}" for group, name, _ in ALL]
 TREE = compose_tree("trainer=cpu", "data=digits")
 

@@ -23,6 +23,7 @@ RESTORING = (
     "model=residual_restorer20",
     "model.depth=6",
     "model.width=4",
+    "optimizer=adamw",
     "optimizer.lr=0.01",
 )
 

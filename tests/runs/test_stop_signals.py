@@ -1,0 +1,260 @@
+"""A signal that asks a run to stop: exit code 75, a checkpoint, and a record that the same command continues."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightning.pytorch import Callback
+
+from depthlab.config.schema import as_dict
+from depthlab.records.checkpoints import list_checkpoints
+from depthlab.records.record import find_records, read_record
+from depthlab.runs import build
+from depthlab.runs.fit import Fit
+from depthlab.runs.process import perform
+from depthlab.training.callbacks.weight_averaging import WeightAverage
+from depthlab.training.module import SupervisedModule
+
+from ..conftest import ROOT, Compose
+from ..typing_in import signals_restored
+from ..whole_runs import SMALL, results, same_weights
+
+AVERAGING = ("callbacks=ema", "callbacks.ema.decay=0.5")
+KINDS = {
+    "ordinary": AVERAGING,
+    "accumulating": (*AVERAGING, "trainer.accumulate_grad_batches=8", "data.batch_size=16", "logger.every_steps=2"),
+    "chunks": ("trainer.steps_per_replay=2",),
+}
+# Where a signal comes: what is called there, and at which of its calls.
+MOMENTS = {
+    "first batch": (SupervisedModule, "training_step", 1),
+    "batch": (SupervisedModule, "training_step", 4),
+    "update": (SupervisedModule, "optimizer_step", 3),
+    "checkpoint": (Fit, "save", 1),
+    "validation": (SupervisedModule, "validation_step", 1),
+    "end of validation": (SupervisedModule, "on_validation_epoch_end", 1),
+    "last validation": (SupervisedModule, "validation_step", 2),
+    "after the last checkpoint": (SupervisedModule, "on_train_end", 1),
+    "end of training": (Callback, "on_train_end", 1),
+    "between training and test": (Fit, "test", 1),
+    "test": (SupervisedModule, "test_step", 2),
+    "end of test": (SupervisedModule, "on_test_epoch_end", 1),
+    "averages": (WeightAverage, "averages", 1),
+    "before the record": (Fit, "stopped_early", 1),
+}
+
+
+def signal_at(patch: pytest.MonkeyPatch, owner: type, name: str, call: int, number: int) -> None:
+    """Have a signal come when something is called for the `call`-th time."""
+    act, calls = getattr(owner, name), 0
+
+    def acted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            signal.raise_signal(number)
+        return act(self, *args, **kwargs)
+
+    patch.setattr(owner, name, acted)
+
+
+def code_of(tree: dict[str, Any]) -> int:
+    """The exit code of a process that performs this."""
+    with signals_restored():
+        try:
+            return perform(tree, "")
+        except SystemExit as ended:
+            assert isinstance(ended.code, int)
+            return ended.code
+
+
+def only_run(tree: dict[str, Any]) -> Path:
+    (directory,) = find_records(Path(tree["paths"]["log_dir"]) / str(tree["name"]))
+    return directory
+
+
+def assert_stopped_and_goes_on(tree: dict[str, Any], patched: pytest.MonkeyPatch, moment: str, number: int) -> None:
+    """Stop the run at a moment, continue it, and compare it with one that was not stopped."""
+    with patched.context() as patch:
+        signal_at(patch, *MOMENTS[moment], number)
+        assert code_of(tree) == 75
+    directory = only_run(tree)
+    record = read_record(directory)
+    assert record.status == "running"
+    assert list_checkpoints(directory)[0].name == f"step-{record.steps:08d}.ckpt"
+    assert record.steps >= 1
+    assert code_of(tree) == 0
+    whole = {**tree, "name": "whole"}
+    assert code_of(whole) == 0
+    continued, expected = read_record(directory), read_record(only_run(whole))
+    assert (continued.status, continued.metrics_ema) == ("finished", expected.metrics_ema)
+    assert same_weights(directory, only_run(whole))
+    assert results(directory) == results(only_run(whole))
+
+
+PLACES = [
+    pytest.param(kind, moment, marks=[] if kind == "ordinary" or moment == "batch" else [pytest.mark.slow])
+    for kind in KINDS
+    for moment in MOMENTS
+    if kind != "chunks" or moment not in ("update", "averages")  # nothing of the kind happens in chunks
+]
+
+
+@pytest.mark.parametrize(("kind", "moment"), PLACES)
+def test_a_run_that_is_asked_to_stop_has_a_checkpoint_and_goes_on(
+    compose_config: Compose, monkeypatch: pytest.MonkeyPatch, kind: str, moment: str
+) -> None:
+    if kind == "chunks":
+        monkeypatch.setattr(build, "why_not_capturable", lambda *args: None)
+    tree = as_dict(compose_config(*SMALL, "checkpoint.every_steps=4", *KINDS[kind]))
+    assert_stopped_and_goes_on(tree, monkeypatch, moment, signal.SIGTERM)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])
+@pytest.mark.parametrize("moment", ["batch", pytest.param("validation", marks=pytest.mark.slow)])
+def test_every_stop_signal_stops(
+    compose_config: Compose, monkeypatch: pytest.MonkeyPatch, moment: str, number: int
+) -> None:
+    tree = as_dict(compose_config(*SMALL, *KINDS["accumulating"]))
+    assert_stopped_and_goes_on(tree, monkeypatch, moment, number)
+
+
+def test_a_run_that_a_callback_ends_and_a_signal_stops_is_tested_later(
+    compose_config: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopping = ("callbacks.early_stopping.patience=1", "callbacks.early_stopping.min_delta=1000")
+    tree = as_dict(compose_config(*SMALL, "callbacks=early_stopping", *stopping, "trainer.val_every_steps=3"))
+    assert_stopped_and_goes_on(tree, monkeypatch, "last validation", signal.SIGTERM)
+    assert read_record(only_run(tree)).steps == 6
+
+
+# --- real processes ---
+
+
+def started(logs: Path, *overrides: str) -> subprocess.Popen[str]:
+    """A run in a process, and a session, of its own."""
+    words = ("data=digits", "trainer=cpu", "logger=csv", *SMALL, f"paths.log_dir={logs}", *overrides)
+    return subprocess.Popen(
+        [sys.executable, "train.py", *words],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for_step(logs: Path, process: subprocess.Popen[str], step: int) -> None:
+    """Until the run's curves have a point at or beyond a step."""
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        for path in logs.rglob("metrics.csv"):
+            rows = path.read_text().splitlines()[1:]
+            if rows and int(rows[-1].split(",")[0] or 0) >= step:
+                return
+        assert process.poll() is None, process.stdout and process.stdout.read()
+        time.sleep(0.05)
+    raise AssertionError(f"no step {step} in time")
+
+
+def processes_of(session: int) -> list[int]:
+    """The living processes of a session."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, its_session = stat.read_text().rpartition(")")[2].split()[:4]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(its_session) == session and state != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+CASES = {
+    "accumulating": ("trainer.accumulate_grad_batches=8", "data.batch_size=16", "trainer.val_every_steps=100"),
+    "validating": ("trainer.val_every_steps=1", "data.eval_batch_size=10"),
+    "two processes": ("trainer=ddp_cpu", "trainer.val_every_steps=50"),
+    "two processes that validate": ("trainer=ddp_cpu", "trainer.val_every_steps=2", "data.eval_batch_size=20"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize("to", ["the first process", "all of them"])
+def test_a_process_that_is_asked_to_stop_ends_with_75_and_a_checkpoint(
+    tmp_path: Path, case: str, number: signal.Signals, to: str
+) -> None:
+    overrides = (*CASES[case], "trainer.max_steps=100000", "logger.every_steps=2", "checkpoint.every_steps=100000")
+    process = started(tmp_path, *overrides)
+    try:
+        wait_for_step(tmp_path, process, 4)
+        if to == "all of them":
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        said, _ = process.communicate(timeout=120)
+        assert process.returncode == 75, said
+        assert "Traceback" not in said
+        assert "the same command continues it" in said
+        assert processes_of(process.pid) == []
+        (directory,) = find_records(tmp_path)
+        record = read_record(directory)
+        assert (record.status, record.steps >= 4) == ("running", True)
+        assert list_checkpoints(directory)[0].name == f"step-{record.steps:08d}.ckpt"
+    finally:
+        for pid in processes_of(process.pid):
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["one process", "two processes"])
+@pytest.mark.parametrize("to", ["the first process", "all of them"])
+def test_a_process_that_is_stopped_while_it_tests_is_tested_again(tmp_path: Path, case: str, to: str) -> None:
+    """The test is slow here: an image a batch."""
+    strategy = ("trainer=ddp_cpu",) if case == "two processes" else ()
+    overrides = (*strategy, "trainer.max_steps=4", "trainer.val_every_steps=4", "data.eval_batch_size=2")
+    process = started(tmp_path, *overrides, "data.val_size=0", "logger.every_steps=2", "model.depth=56")
+    try:
+        wait_for_step(tmp_path, process, 4)
+        time.sleep(2)  # the test takes far longer
+        if to == "all of them":
+            os.killpg(process.pid, signal.SIGTERM)
+        else:
+            process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=120)
+        assert process.returncode == 75, said
+        assert "Traceback" not in said
+        assert processes_of(process.pid) == []
+        (directory,) = find_records(tmp_path)
+        assert (read_record(directory).status, read_record(directory).steps) == ("running", 4)
+        assert len(list_checkpoints(directory)) == 1
+        again = started(tmp_path, *overrides, "data.val_size=0", "logger.every_steps=2", "model.depth=56")
+        said, _ = again.communicate(timeout=300)
+        assert again.returncode == 0, said
+        assert read_record(directory).status == "finished"
+    finally:
+        for pid in processes_of(process.pid):
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("callbacks", ["[ema,lr_monitor,early_stopping]"])
+def test_stock_callbacks_work_in_several_processes(tmp_path: Path, callbacks: str) -> None:
+    overrides = ("trainer=ddp_cpu", "trainer.max_steps=6", "trainer.val_every_steps=3", f"callbacks={callbacks}")
+    process = started(tmp_path, *overrides, "logger.every_steps=3", "checkpoint.every_steps=3")
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    (directory,) = find_records(tmp_path)
+    record = read_record(directory)
+    assert record.status == "finished"
+    assert record.metrics_ema is not None
+    assert record.metrics_ema.keys() <= record.metrics.keys()
