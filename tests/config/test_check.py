@@ -364,5 +364,5 @@ def test_mixing_needs_a_task_that_takes_two_labels(monkeypatch: pytest.MonkeyPat
     tree = compose_tree("data=digits", "augment.mixup=0.2")
     check(tree)
     monkeypatch.setattr(Classification, "mixes", False)
-    with pytest.raises(InputError, match="augment.mixup: task=classification does not take images with two labels"):
+    with pytest.raises(InputError, match=r"augment\.mixup: task=classification does not take images with two labels"):
         check(tree)

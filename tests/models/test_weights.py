@@ -231,7 +231,7 @@ def test_a_network_that_names_no_classifier_loads_whole_and_cannot_drop_it() -> 
 
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     assert load_weights(network, dict(network.state_dict()), "theirs", drop_classifier=False) == 2
-    with pytest.raises(InputError, match="Sequential does not say which part is its classifier"):
+    with pytest.raises(InputError, match=r"Sequential does not say which part is its classifier"):
         load_weights(network, dict(network.state_dict()), "theirs", drop_classifier=True)
-    with pytest.raises(InputError, match="backbone_lr_factor=0.5: Sequential does not say"):
+    with pytest.raises(InputError, match=r"backbone_lr_factor=0\.5: Sequential does not say"):
         parameter_groups(network, 0.0, True, 0.5)
