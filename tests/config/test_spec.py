@@ -147,9 +147,10 @@ def test_not_a_number_is_out_of_every_range() -> None:
         assert range_error("key", Key("help", 0, **rules), float("nan")) is not None  # type: ignore[arg-type]
 
 
-def test_a_key_without_identity_or_with_a_neutral_value_may_be_absent() -> None:
+def test_a_key_that_came_later_may_be_absent() -> None:
     assert not Key("help", 0).may_be_absent
-    assert Key("help", 0, identity=False).may_be_absent
+    assert not Key("help", 0, identity=False).may_be_absent
+    assert Key("help", 0, identity=False, optional=True).may_be_absent
     assert Key("help", 0, identity_default=None).may_be_absent
     later = Key("help", 0, identity_default=0)
     assert [later.identifies(value) for value in (0, 0.0, 1, None)] == [False, False, True, True]
