@@ -14,8 +14,9 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
+from depthlab.config.images import ImageSpec
 from depthlab.config.schema import as_dict
-from depthlab.runs.build import build_classifier, build_data, build_network
+from depthlab.runs.build import build_data, build_module, build_network
 from depthlab.runs.run import run
 from depthlab_benchmarks.baseline import PilImages, build_loader, build_plain_network, build_transform
 from depthlab_benchmarks.clock import Spans
@@ -90,7 +91,7 @@ def test_both_sides_start_from_the_same_weights(compose_config: Compose) -> None
     config = compose_config(*RECIPE)
     theirs, ours = (
         build_plain_network(config, build_data(config)).state_dict(),
-        build_network(config, 1, 10).state_dict(),
+        build_network(config, ImageSpec(8, 8, 1), 10).state_dict(),
     )
     assert theirs.keys() == ours.keys()
     assert all(torch.equal(theirs[name], ours[name]) for name in ours)
@@ -100,11 +101,12 @@ def test_both_sides_start_from_the_same_weights(compose_config: Compose) -> None
 def test_the_baseline_leaves_the_choice_of_the_update_to_torch_and_says_what_it_is(compose_config: Compose) -> None:
     config = compose_config(*RECIPE)
     network = build_plain_network(config, build_data(config))
-    optimizer = build_classifier(config, network).build_optimizer(network, fused=None)
+    optimizer = build_module(config, network, 10).build_optimizer(network)
     assert (optimizer.defaults["fused"], optimizer.defaults["foreach"]) == (None, None)
     assert describe_side(network, optimizer, "32-true", CPU) == "32-true, no TF32, contiguous, SGD one tensor at a time"
-    ours = build_network(config, 1, 10)
-    fused = build_classifier(config, ours).build_optimizer(ours, fused=True)
+    ours = build_network(config, ImageSpec(8, 8, 1), 10)
+    groups = [{"params": list(ours.parameters())}]
+    fused = config.optimizer.build(groups, fused=True)
     gpu = torch.device("cuda")
     assert describe_side(ours, fused, "bf16-mixed", gpu).endswith("channels last, SGD fused")
     assert describe_side(network, optimizer, "32-true", gpu).endswith("contiguous, SGD foreach")
@@ -117,7 +119,7 @@ def test_the_tf32_of_a_side_is_said(
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", allowed)
     config = compose_config(*RECIPE)
     network = build_plain_network(config, build_data(config))
-    optimizer = build_classifier(config, network).build_optimizer(network, fused=None)
+    optimizer = build_module(config, network, 10).build_optimizer(network)
     assert describe_side(network, optimizer, "32-true", torch.device("cuda")).split(", ")[1] == said
 
 

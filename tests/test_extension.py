@@ -45,6 +45,7 @@ class Lab:
     def run(self, *arguments: str, installed: bool = True) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, *arguments],
+            check=False,
             cwd=ROOT,
             env=self.environment(installed),
             capture_output=True,
@@ -239,7 +240,13 @@ def test_a_single_new_file_in_a_clone_is_found(tmp_path: Path) -> None:
 
     def command(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, *arguments], cwd=clone, env=environment, capture_output=True, text=True, timeout=300
+            [sys.executable, *arguments],
+            check=False,
+            cwd=clone,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
         )
 
     places = (*SHORT, f"paths.log_dir={logs}", "data=digits", "model=mixer", "name=mine")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import ROOT
+from .extension_tools import install
 
 TINY = ("model.depth=8", "trainer=cpu", "trainer.num_threads=1", "logger=csv", "data.batch_size=32")
 SOURCES = ("src", "configs", "pyproject.toml", "setup.py", "README.md", "LICENSE")
@@ -82,6 +83,19 @@ def test_jobs_of_a_sweep_run_from_the_wheel_too(installed: Path, tmp_path: Path)
     assert all(record["command"].startswith("python -m depthlab train data=digits ") for record in records)
 
 
+@pytest.mark.slow
+def test_an_outside_package_works_beside_the_wheel(installed: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    shutil.copytree(installed, site)
+    install(site)
+    words = ("data=stripes", "model=mixer", "optimizer=lion", "callbacks=update_counter", "trainer.max_steps=6")
+    short = ("trainer=cpu", "trainer.num_threads=1", "logger=csv", "trainer.val_every_steps=3")
+    done = call(site, tmp_path / "empty", str(site / "bin" / "depthlab"), "train", *words, *short)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = (tmp_path / "empty").glob("logs/runs/stripes-*/record.json")
+    assert json.loads(path.read_text())["extensions"] == {"mylab": "1.2.0"}
+
+
 @pytest.mark.parametrize("command", ["report", "status", "evaluate", "publish", "show_batch"])
 def test_help_of_each_command_imports_no_heavy_library(command: str, tmp_path: Path) -> None:
     code = (
@@ -96,6 +110,15 @@ def test_help_of_each_command_imports_no_heavy_library(command: str, tmp_path: P
     assert done.returncode == 0, done.stderr
     assert "HEAVY []" in done.stdout
     assert f"depthlab {command}" in done.stdout
+
+
+@pytest.mark.parametrize("line", ["depthlab train", "python -m depthlab train", "python train.py"])
+def test_the_shell_completes_the_words_after_the_command(line: str) -> None:
+    call = [sys.executable, *(["train.py"] if line.endswith(".py") else ["-m", "depthlab"]), "-sc", "query=bash"]
+    environment = {**os.environ, "COMP_LINE": f"{line} seed=2 model=resnet1"}
+    done = subprocess.run(call, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {"model=resnet18", "model=resnet110"} <= set(done.stdout.split())
 
 
 def test_a_command_that_does_not_exist_is_answered_with_the_list(tmp_path: Path) -> None:

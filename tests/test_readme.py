@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -13,14 +14,21 @@ import pytest
 
 from .conftest import ROOT
 
-# What is added to a train.py line, and nothing else.
-SHORTER = ("trainer.max_steps=2", "data=digits", "model.depth=8", "trainer.num_threads=1", "logger=csv")
+# What is added to a line that trains, and nothing else.
+SHORTER = ("trainer.max_steps=2", "trainer.num_threads=1", "logger=csv")
+WITHOUT_DOWNLOAD = ("data=digits", "data=noisy_digits")
+WITHOUT_DEPTH = "model=all_conv"
 BLOCK = re.compile(r"(?:<!-- shell: (?P<note>.*?) -->\n)?```sh\n(?P<lines>.*?)```", re.DOTALL)
 BLOCKS = [
     (match["lines"].strip().splitlines(), match["note"]) for match in BLOCK.finditer((ROOT / "README.md").read_text())
 ]
 LINES = [line for lines, _ in BLOCKS for line in lines]
-TRAINING = [line for line in LINES if line.startswith("python train.py")]
+TRAINING = [line for line in LINES if line.startswith(("python train.py", "python -m depthlab train"))]
+# Blocks that begin with the name of a file are that file.
+FILES = {
+    match[1]: match[2]
+    for match in re.finditer(r"```(?:python|yaml)\n# (\S+/\S+)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+}
 # Each block that is not run here carries its reason in a comment above it, or is run elsewhere.
 ELSEWHERE = {
     "bash scripts/quickstart.sh": "installs everything; run from a fresh clone, and its experiment in test_configs.py",
@@ -38,19 +46,18 @@ ELSEWHERE = {
 
 def shortened(line: str) -> list[str]:
     words = shlex.split(line)[1:]
-    if words[0] != "train.py":
+    if line not in TRAINING:
         return words
-    kept = [word for word in words if not word.startswith(("data=", "trainer.max_steps="))]
+    kept = [word for word in words if word in WITHOUT_DOWNLOAD or not word.startswith(("data=", "trainer.max_steps="))]
+    added = [*SHORTER, *(["data=digits"] if not set(kept) & set(WITHOUT_DOWNLOAD) else [])]
     # A sweep over networks cannot take a depth of its own beside them: their smallest twins do.
     is_sweep_of_models = any(word.startswith("model=") and "," in word for word in kept)
-    return [*kept, *(extra for extra in SHORTER if not (is_sweep_of_models and extra.startswith("model.depth")))]
+    return [*kept, *added, *([] if is_sweep_of_models or WITHOUT_DEPTH in kept else ["model.depth=8"])]
 
 
 def test_every_line_is_run_or_says_why_not() -> None:
-    known = {
-        line for line in LINES if line.startswith(("python train.py", "python scripts/status", "python scripts/report"))
-    }
-    assert set(LINES) == known | set(ELSEWHERE)
+    known = {line for line in LINES if line.startswith(("python scripts/status", "python scripts/report"))}
+    assert set(LINES) == {*known, *TRAINING, *ELSEWHERE}
     assert TRAINING
     for lines, note in BLOCKS:
         if any(line in ELSEWHERE for line in lines) and "quickstart" not in lines[0]:
@@ -58,15 +65,44 @@ def test_every_line_is_run_or_says_why_not() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_lines_run_one_after_the_other(tmp_path: Path) -> None:
     for folder in ("src", "configs", "scripts"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     shutil.copy(ROOT / "train.py", tmp_path)
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "src")}
     for line in [line for line in LINES if line not in ELSEWHERE]:
         done = subprocess.run(
-            [sys.executable, *shortened(line)], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+            [sys.executable, *shortened(line)],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
         )
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+
+
+def test_files_of_the_readme_are_those_that_its_lines_use() -> None:
+    assert set(FILES) == {"mine/experiment/narrow.yaml", "src/depthlab_extensions/all_conv.py"}
+    assert any("--config-dir mine -m experiment=narrow" in line for line in TRAINING)
+    assert any(WITHOUT_DEPTH in line for line in TRAINING)
+
+
+def test_every_experiment_is_named() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for path in (ROOT / "configs" / "experiment").glob("*.yaml"):
+        assert f"`{path.stem}`" in readme, path.stem
+
+
+def test_links_lead_somewhere() -> None:
+    for name in ("README.md", "CONTRIBUTING.md"):
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", (ROOT / name).read_text()):
+            assert target.startswith("http") or (ROOT / target).exists(), target
 
 
 def test_the_quickstart_block_is_the_script_that_exists() -> None:

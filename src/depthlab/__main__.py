@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from importlib import import_module
 
@@ -15,7 +17,8 @@ COMMANDS = {
     "publish": "copy the runs of a sweep into results/ and write their report there",
     "show_batch": "save a training batch as a picture",
 }
-COMPLETION = "-sc"  # what the shell asks for, without the name of a command
+COMPLETION = "-sc"  # with this the shell asks for completions, without the name of a command
+TRAIN_LINE = re.compile(r"^\s*(\S*python\S*\s+-m\s+)?\S*depthlab\s+train\s+")
 
 
 def main() -> int:
@@ -24,6 +27,8 @@ def main() -> int:
     program = " ".join(program_words(sys.argv))
     if name == COMPLETION:
         name, arguments = "train", sys.argv[1:]
+    if COMPLETION in arguments:  # Hydra takes every word but the first for an override
+        os.environ["COMP_LINE"] = TRAIN_LINE.sub("depthlab ", os.environ.get("COMP_LINE", ""))
     if name in ("-h", "--help"):
         print(_usage(program))
         return 0

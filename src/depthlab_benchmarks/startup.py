@@ -15,7 +15,7 @@ from depthlab_benchmarks.sides import SideFailed, last_lines
 COMMANDS = {
     "--help": (["--help"], {}),
     "--cfg job": (["--cfg", "job"], {}),
-    "tab completion": (["-sc", "query=bash"], {"COMP_LINE": "depthlab train model=res", "COMP_POINT": "24"}),
+    "tab completion": (["-sc", "query=bash"], {"COMP_LINE": "depthlab train model=res"}),
     "python alone": (None, {}),
 }
 

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from depthlab.config.commandline import options_first
+from depthlab.config.hydra_options import option_names
 
 from ..conftest import ROOT, Command
 from ..typing_in import TRAIN, answer
@@ -59,7 +60,7 @@ def test_help_and_configuration_import_neither_torch_nor_lightning(arguments: li
 def test_help_shows_the_groups_their_options_and_five_examples(command: Command) -> None:
     text = command("train.py", "--help").stdout
     for group in ("model", "data", "optimizer", "schedule", "trainer", "logger", "experiment", "debug"):
-        options = [path.stem for path in (ROOT / "configs" / group).glob("*.yaml")]
+        options = [*option_names(group), *(path.stem for path in (ROOT / "configs" / group).glob("*.yaml"))]
         assert options
         (line,) = [line for line in text.splitlines() if line.startswith(f"{group}: ")]
         assert all(option in line for option in options)

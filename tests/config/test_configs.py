@@ -1,4 +1,4 @@
-"""Every file in configs/ composes, is checked and runs; they are found by walking the directory."""
+"""Every option of every group composes, is checked and runs: the files in configs/, and what is registered."""
 
 from __future__ import annotations
 
@@ -9,14 +9,35 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from depthlab.config.check import check
+from depthlab.config.registry import components, groups
+from depthlab.config.schema import PLACES
+from depthlab.errors import InputError
 from depthlab.runs.run import run
 
 from ..conftest import ROOT, Compose, compose_tree
 from ..data.official import accept, write_cifar10, write_cifar100, write_folder, write_mnist
 
 CONFIGS = ROOT / "configs"
-GROUPS = ("model", "data", "optimizer", "schedule", "trainer", "logger", "experiment", "debug")
-OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONFIGS / group).glob("*.yaml"))]
+FOLDERS = ("model", "trainer", "experiment", "debug")  # the groups with files; each file differs from the defaults
+FILES = [(group, path.stem) for group in FOLDERS for path in sorted((CONFIGS / group).glob("*.yaml"))]
+OURS = [(group, name) for group in groups() for name, each in components(group).items() if each.extension is None]
+REGISTERED = [option for option in (*OURS, ("trainer", "auto"), ("logger", "csv")) if option[0] != "augment"]
+REGISTERED = [option for option in REGISTERED if option not in FILES]
+OPTIONS = [*FILES, *REGISTERED]
+# Options that need more than the defaults: another task, other images, or a key without a default.
+RESTORING = ("task=regression", "data=noisy_digits", "model=plain_restorer20", "model.depth=4")
+NEEDED = {
+    "regression": RESTORING,
+    "noisy_digits": RESTORING,
+    "huber": RESTORING,
+    "plain_restorer20": RESTORING[:2],
+    "residual_restorer20": RESTORING[:2],
+    "restorer": (*RESTORING[:2], "model.depth=4"),
+    "cifar": ("model.depth=8",),
+    "imagenet": ("model.depth=18",),
+    "wide": ("model.depth=10", "model.width_factor=1"),
+    "image_folder": ("data.folder=flowers",),
+}
 
 # What a run of the option needs here: real files, GPUs, or an extra that is not installed.
 NEEDS = {
@@ -31,29 +52,53 @@ SHORT = ("trainer.max_steps=2", "trainer.val_every_steps=2", "trainer.num_thread
 
 def test_no_file_lies_outside_the_groups() -> None:
     folders = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
-    assert folders == {*GROUPS, "hydra"}
+    assert folders == {*FOLDERS, "hydra"}
     assert [path.name for path in CONFIGS.glob("*.yaml")] == ["train.yaml"]
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes_and_passes_the_check(group: str, option: str) -> None:
-    needed = ("data.folder=flowers",) if option == "image_folder" else ()
-    needed = RESTORING if option.endswith("_restorer20") else needed
-    config = check(compose_tree(f"{group}={option}", *needed))
-    if group in ("model", "data", "optimizer", "schedule"):
-        assert getattr(config, group).name == option
+    config = check(compose_tree(*NEEDED.get(option, ()), f"{group}={option}"))
+    if (group, option) in FILES and group == "model":
+        assert config.model.name == option
+    elif group in PLACES and option != "csv":
+        assert option in getattr(config, PLACES[group])
+    elif group in groups() and group not in PLACES:
+        assert getattr(config, group).registered == option
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("task=regression",), "task=regression: it learns numbers or images, and data=cifar10 has classes."),
+        (("data=noisy_digits",), "task=classification: it learns classes, and data=noisy_digits has images."),
+        (("loss=huber",), "loss=huber: it is for numbers or images, not classes."),
+        (
+            ("callbacks=early_stopping", "callbacks.early_stopping.monitor=test/err"),
+            "no choice reads the test set. Use val/err.",
+        ),
+    ],
+    ids=" ".join,
+)
+def test_options_that_do_not_fit_each_other_are_refused(overrides: tuple[str, ...], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        check(compose_tree(*overrides))
+    assert message in str(caught.value)
 
 
 # Digits of 8x8 pixels fit every network but those that halve an image five times or more and cannot round up, and
 # every experiment but those that choose among the classes of CIFAR-10.
-RESTORING = ("data=noisy_digits", "task=regression")  # for networks whose outputs are images
 DIGITS = ("data.classes=['0','1','2']",)
-FITTING = {"densenet121": ("model.stem=small",), "pretrain_vehicles": DIGITS, "scratch_vs_transfer": DIGITS}
-FITTING |= {name: RESTORING for name in ("plain_restorer20", "residual_restorer20")}
-FITTING["restore_digits"] = RESTORING[:1]
+FITTING = {
+    "densenet121": ("model.stem=small",),
+    "densenet": ("model.stem=small",),
+    "pretrain_vehicles": DIGITS,
+    "scratch_vs_transfer": DIGITS,
+    "restore_digits": RESTORING[1:2],
+}
 FITTING["mnist_depth"] = ("data.images_per_class=20", "data.val_size=20")  # there are fewer digits
 # Deep networks take seconds for two steps, and so do those of ten million values; 1,202 layers half a minute.
-SMALL = ("20", "32", "16_4", "dense")
+SMALL = ("20", "32", "16_4", "dense", "cifar", "wide", "restorer")
 
 
 def is_slow(group: str, option: str) -> bool:
@@ -85,7 +130,8 @@ def test_every_option_runs(
 ) -> None:
     model = () if group in ("model", "experiment") else ("model=resnet20", "model.depth=8")
     data = () if group == "experiment" else small_data.get(option, ("data=digits",))
-    config = compose_config(f"{group}={option}", *model, *data, *FITTING.get(option, ()), *SHORT)
+    needed = (*NEEDED.get(option, ()), *FITTING.get(option, ()))
+    config = compose_config(*model, *data, *needed, f"{group}={option}", *SHORT)
     # At its full rate the plain network of 1,202 layers may leave the finite numbers, and divergence is a result.
     expected = ("finished", "diverged") if option == "plain1202" else ("finished",)
     outcome = run(config, "")

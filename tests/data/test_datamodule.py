@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,18 +12,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from depthlab.config.check import check
 from depthlab.config.registry import lookup
 from depthlab.data.augment import OFF, Augmentation
 from depthlab.data.batch import SPLITS, Batch
 from depthlab.data.datamodule import ImageDataModule
 from depthlab.data.loaders import EvalBatches, TrainBatches
 from depthlab.data.source import ImageSource
-from depthlab.data.sources import read_cifar10, read_digits
+from depthlab.data.sources import read_cifar10
 from depthlab.data.spec import DataSpec, ImagesSpec
 from depthlab.data.splits import stratified_split
-from depthlab.runs.build import build_data
 from depthlab.errors import InputError
+from depthlab.runs.build import build_data
+
+from ..conftest import Compose
 
 CPU = torch.device("cpu")
 KEYS: dict[str, Any] = {"batch_size": 8, "eval_batch_size": 7, "crop_padding": 2, "flip": True}
@@ -249,6 +250,35 @@ def test_shape_and_classes_follow_from_the_data() -> None:
     data = module()
     assert data.image_shape == (6, 6, 3)
     assert data.classes == tuple("abcde")
+
+
+def test_nothing_is_read_before_setup_and_then_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = []
+
+    def read(self: SmallImages, data_dir: Path) -> ImageSource:
+        reads.append(data_dir)
+        return small_source()
+
+    monkeypatch.setattr(SmallImages, "read", read)
+    data = ImageDataModule(SmallImages(**KEYS, val_size=20), Path("here"), 1)
+    assert reads == []
+    for _ in range(3):
+        data.setup("fit")
+    assert reads == [Path("here")]
+    assert data.num_images("val") == 20
+
+
+def test_a_configuration_of_noisy_digits_is_served_with_its_images_as_targets(compose_config: Compose) -> None:
+    config = compose_config("seed=3")
+    spec: Any = lookup("data", "noisy_digits")
+    data = build_data(replace(config, data=spec(noise=0.2, noise_seed=5)))
+    clean = build_data(config)
+    assert data.num_outputs == 1
+    assert [data.num_images(split) for split in SPLITS] == [1300, 137, 360]
+    batch = data.transfer_batch_to_device(("test", 0, 10), CPU, 0)
+    np.testing.assert_allclose(batch.labels[:, 0] * 255, clean.arrays["test"][0][:10, ..., 0], atol=1e-4)
+    assert batch.images.shape == batch.labels.shape == (10, 1, 8, 8)
+    assert data.train_batch(0, CPU).labels.shape == (64, 1, 8, 8)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import shutil
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from depthlab.data import sources
@@ -80,6 +82,47 @@ def test_mnist_is_read_in_its_official_split_and_not_pooled(small_files: Path) -
     assert source.train_labels.tolist() == [0, 1, 2, 3, 4]
     assert source.test_labels.tolist() == [1, 2, 3]
     assert source.classes == tuple("0123456789")
+
+
+def test_mnist_is_read_from_its_raw_files_also_beside_processed_ones(small_files: Path) -> None:
+    expected = read_mnist(small_files)
+    processed = small_files / "MNIST" / "processed"
+    processed.mkdir()
+    zeros = torch.zeros(5, 28, 28, dtype=torch.uint8), torch.zeros(5, dtype=torch.int64)
+    for name in ("training.pt", "test.pt"):  # which torchvision prefers and does not check
+        torch.save(zeros, processed / name)
+    found = read_mnist(small_files)
+    np.testing.assert_array_equal(found.train_images, expected.train_images)
+    assert found.test_labels.tolist() == expected.test_labels.tolist()
+
+
+@pytest.mark.parametrize(
+    ("read", "names"),
+    [
+        (read_cifar10, [*CIFAR_BATCHES, "batches.meta"]),
+        (read_cifar100, ["train", "test", "meta"]),
+        (read_mnist, MNIST_FILES),
+    ],
+)
+def test_every_file_is_read_once(
+    small_files: Path, monkeypatch: pytest.MonkeyPatch, read: Read, names: list[str]
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(io, "open", counted(io.open, opened, small_files))
+    monkeypatch.setattr("builtins.open", counted(open, opened, small_files))
+    read(small_files)
+    assert sorted(name for name in opened if not name.endswith(".lock")) == sorted(names)
+
+
+def counted(opens: Callable[..., Any], opened: list[str], folder: Path) -> Callable[..., Any]:
+    """`opens`, with the names of the files below `folder` noted."""
+
+    def open_and_count(file: Any, *arguments: Any, **others: Any) -> Any:
+        if isinstance(file, str | Path) and Path(file).is_relative_to(folder):
+            opened.append(Path(file).name)
+        return opens(file, *arguments, **others)
+
+    return open_and_count
 
 
 def cut_short(path: Path) -> None:
@@ -224,6 +267,35 @@ def test_train_and_test_digits_share_no_image() -> None:
     source = read_digits(Path())
     train, test = ({image.tobytes() for image in part} for part in (source.train_images, source.test_images))
     assert not train & test
+
+
+def test_noisy_digits_are_the_digits_with_the_clean_images_as_targets() -> None:
+    clean, noisy = read_digits(Path()), add_noise(read_digits(Path()), 0.3, 0)
+    assert noisy.train_images.shape == clean.train_images.shape
+    assert noisy.train_images.dtype == np.uint8
+    assert noisy.classes == ()
+    targets = noisy.test_labels
+    assert (targets.shape, targets.dtype) == ((360, 1, 8, 8), np.float32)
+    np.testing.assert_array_equal(np.rint(255 * targets[:, 0]), clean.test_images[..., 0])
+    # Where clipping to 0 and 1 leaves the noise as it is, it has the deviation that was asked for.
+    weak = add_noise(clean, 0.05, 0)
+    middle = (clean.train_images > 80) & (clean.train_images < 170)
+    noise = (weak.train_images.astype(float) - clean.train_images)[middle] / 255
+    assert noise.std() == pytest.approx(0.05, rel=0.05)
+    assert abs(noise.mean()) < 0.005
+
+
+def test_noise_follows_its_seed_and_is_fixed_for_ever() -> None:
+    one, again, other = (add_noise(read_digits(Path()), 0.3, seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one.train_images, again.train_images)
+    assert (one.train_images != other.train_images).any()
+    np.testing.assert_array_equal(one.train_labels, other.train_labels)
+    assert fingerprint([one.train_images, one.train_labels, one.test_images, one.test_labels]) == NOISY_DIGITS
+    without = add_noise(read_digits(Path()), 0.0, 0)
+    np.testing.assert_array_equal(without.train_images, read_digits(Path()).train_images)
+
+
+NOISY_DIGITS = "7471a2c07634fdde"
 
 
 def test_a_fingerprint_sees_one_changed_byte_and_the_order() -> None:

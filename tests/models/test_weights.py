@@ -25,6 +25,7 @@ from depthlab.models import (
     resnet18,
 )
 from depthlab.models.freezing import classifier_prefixes
+from depthlab.optim.parameter_groups import parameter_groups
 
 
 def state(**arguments: Any) -> dict[str, torch.Tensor]:
@@ -223,3 +224,14 @@ def test_every_family_has_stages_to_freeze() -> None:
 def test_a_stage_that_is_none_is_refused_by_name(what: str) -> None:
     with pytest.raises(ValueError, match=f"freeze='{what}': .*layer1, layer2, layer3"):
         freeze(cifar_net(8), what)
+
+
+def test_a_network_that_names_no_classifier_loads_whole_and_cannot_drop_it() -> None:
+    from torch import nn
+
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    assert load_weights(network, dict(network.state_dict()), "theirs", drop_classifier=False) == 2
+    with pytest.raises(InputError, match=r"Sequential does not say which part is its classifier"):
+        load_weights(network, dict(network.state_dict()), "theirs", drop_classifier=True)
+    with pytest.raises(InputError, match=r"backbone_lr_factor=0\.5: Sequential does not say"):
+        parameter_groups(network, 0.0, True, 0.5)

@@ -16,7 +16,7 @@ from depthlab.records.arrays import array_names, load_arrays
 from depthlab.records.curve_file import read_curves
 from depthlab.records.provenance import HISTORY, MANIFEST, commits, dirty_runs, make_manifest, published_folders
 from depthlab.records.record import Record, find_records, read_record
-from depthlab.report.core.readme_blocks import fill
+from depthlab.report.readme_blocks import fill
 
 from ..conftest import ROOT
 

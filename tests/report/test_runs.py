@@ -45,11 +45,13 @@ BAD = {
     "stopped_early at step 11": lambda directory: _edit(
         directory, steps=12, stopped_early={"step": 11, "reason": "patience"}
     ),
-    "the record's task is damaged": lambda directory: _edit(directory, task={"name": "classification"}),
-    "does not describe it": lambda directory: _edit(directory, task={"name": "x", "primary": "err", "metrics": {}}),
+    "{'name': 'classification'}": lambda directory: _edit(directory, task={"name": "classification"}),
+    "task is of the wrong type": lambda directory: _edit(
+        directory, task={"name": "x", "primary": "err", "metrics": {}}
+    ),
     "val/err": lambda directory: _edit(directory, metrics=_metrics(directory, val_err=None)),
-    "'versions'": lambda directory: _edit(directory, versions=["torch"]),
-    "'wall_seconds'": lambda directory: _edit(directory, wall_seconds="an hour"),
+    "versions is of the wrong type": lambda directory: _edit(directory, versions=["torch"]),
+    "wall_seconds is of the wrong type": lambda directory: _edit(directory, wall_seconds="an hour"),
     "'first'": lambda directory: _edit(directory, config={"data": {"fold": "first"}}),
     "'soon'": lambda directory: _edit(directory, config={"trainer": {"max_steps": "soon"}}),
     "no version": lambda directory: (directory / "record.json").write_text("[]"),

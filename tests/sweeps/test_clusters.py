@@ -85,6 +85,7 @@ def test_a_sweep_on_ray_runs_on_two_workers(command: Command, tmp_path: Path) ->
 def test_a_launcher_whose_extra_is_missing_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, launcher: str, extra: str
 ) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in ("submitit", "ray") else name)
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in ("submitit", "ray") else find(name))
     with pytest.raises(InputError, match=rf"pip install -e '\.\[{extra}\]'"):
         check_names([f"hydra/launcher={launcher}"], ROOT / "configs")

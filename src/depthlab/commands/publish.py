@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             target = folder if options.pages else options.results / folder.resolve().name
             if not options.pages:
                 copies = publish(folder, target, options.allow_dirty, options.allow_mixed)
+                note_publication(options.results, target)
                 print(f"{len(copies)} runs -> {target}")
             _write_pages(target, options.results)
         write_manifest(options.results)
@@ -49,5 +50,4 @@ def _write_pages(folder: Path, results: Path) -> None:
     from depthlab.report.report import make_report, print_report
 
     print_report(make_report([folder], folder, markdown_name=README))
-    note_publication(results, folder)
     tidy_pages(folder, results)

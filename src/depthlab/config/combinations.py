@@ -91,6 +91,8 @@ def _check_task(config: TrainConfig) -> None:
     if data.targets != "classes" and (mixing or config.augment.label_smoothing):
         what = mixing[0] if mixing else "label_smoothing"
         raise InputError(f"augment.{what}: it changes labels of classes, and data={data.registered} has none.")
+    if mixing and not task.mixes:
+        raise InputError(f"augment.{mixing[0]}: task={task.registered} does not take images with two labels.")
     if data.targets == "images" and (data.crop_padding or data.flip):
         raise InputError(
             "data.crop_padding, data.flip: a target image would have to be cropped and mirrored with its input. "

@@ -17,6 +17,7 @@ from depthlab.config.combinations import check_name
 from depthlab.config.hydra_options import option_names
 from depthlab.config.nearest import nearest
 from depthlab.config.program import command_words
+from depthlab.config.registry import broken
 from depthlab.config.registry import groups as registered_groups
 from depthlab.config.schema import known_keys
 from depthlab.errors import InputError
@@ -99,11 +100,12 @@ def _check_group(text: str, override: Override, groups: Sequence[str], config_di
     name, value = override.key_or_group, override.value()
     if override.value_type is ValueType.GLOB_CHOICE_SWEEP and name not in groups:
         raise InputError(f"{text}: glob chooses among the options of a group, and {name} is a key.")
-    may_be_null = name in registered_groups() and registered_groups()[name].identity_default == ""
-    if name in groups and value is None and not (override.is_delete() or may_be_null):
+    if name in groups and value is None and not override.is_delete():
         files = {path.stem for path in (config_dir / name).glob("*.yaml")}
         options = ", ".join(sorted(files | {*option_names(name)}))
-        raise InputError(f"{text}: a group needs one of its options: {options}.")
+        may_be_absent = name in registered_groups() and registered_groups()[name].identity_default == ""
+        none = f" Without one: ~{name}" if may_be_absent else ""
+        raise InputError(f"{text}: a group needs one of its options: {options}.{none}")
 
 
 def _check_options(arguments: Sequence[str]) -> None:
@@ -126,7 +128,8 @@ def explain(error: Exception) -> str:
         return str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, option = error.missing_cfg_file.rpartition("/")
-        return f"{group}={option}: no such option. {nearest(option, list(error.options))}"
+        lines = [f"{group}={option}: no such option. {nearest(option, list(error.options))}", *broken().values()]
+        return "\n".join(lines)
     if isinstance(error, OSError) and error.strerror:  # Hydra's MissingConfigException is one without
         if error.filename is None:
             return f"what is printed cannot be written ({error.strerror})."

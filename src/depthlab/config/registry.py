@@ -215,7 +215,7 @@ def _importing(extension: Extension) -> Iterator[None]:
     _loading.append(extension)
     try:
         yield
-    except (KeyboardInterrupt, SystemExit):
+    except KeyboardInterrupt:
         raise
     except BaseException as error:
         _broken[extension.name] = _failure(extension, error)

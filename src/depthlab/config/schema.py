@@ -53,7 +53,11 @@ class AugmentConfig:
     """What is done to training batches besides crops and flips: the registered augmentations, and smoothed labels."""
 
     label_smoothing: float = key(
-        0.0, identity_default=0, minimum=0, below=1, help="part of a label that is spread over all classes; 0.1 is usual"
+        0.0,
+        identity_default=0,
+        minimum=0,
+        below=1,
+        help="part of a label spread over all classes; 0.1 is usual",
     )
 
 
@@ -96,10 +100,17 @@ class TrainerConfig:
     overfit_one_batch: bool = key(False, help="train on the first batch only, without augmentation")
     profiler: str | None = key(None, identity=False, choices=("simple", "pytorch"), help="writes a profile of the run")
     compile: bool = key(
-        False, identity=False, help="compile forward and backward; the first step then takes a minute or so"
+        False,
+        identity=False,
+        optional=True,
+        help="compile forward and backward; the first step then takes a minute or so",
     )
     steps_per_replay: int = key(
-        1, positive=True, identity=False, help="on a CUDA GPU: steps captured as a CUDA graph, so many to a batch"
+        1,
+        positive=True,
+        identity=False,
+        optional=True,
+        help="on a CUDA GPU: steps captured as a CUDA graph, so many to a batch",
     )
 
 

@@ -27,6 +27,7 @@ class Key:
         positive, minimum, below, maximum: the range of numbers.
         choices: the values it may have.
         is_path: whether it names a file or folder, which counts by its last name wherever it lies.
+        optional: whether a record may lack it, having been made before the key existed.
         column: whether tables of runs, such as TensorBoard's HPARAMS tab, show it.
     """
 
@@ -41,11 +42,12 @@ class Key:
     choices: tuple[str, ...] | None = None
     is_path: bool = False
     column: bool = False
+    optional: bool = False
 
     @property
     def may_be_absent(self) -> bool:
-        """Whether a record may lack it, being older than the key, or because it does not tell runs apart."""
-        return not self.identity or self.identity_default is not _UNSET
+        """Whether a record may lack it, being older than the key."""
+        return self.optional or self.identity_default is not _UNSET
 
     def identifies(self, value: Any) -> bool:
         """Whether the key, at this value, is part of what a run is."""

@@ -29,9 +29,13 @@ class ImagesSpec(Spec):
     split_seed: int = key(
         0, minimum=0, below=2**32, help="which images are set aside; not the run's seed: all seeds share one split"
     )
-    batch_size: int = key(128, maximum=10**6, column=True, positive=True, help="images in one optimiser step, over all processes")
+    batch_size: int = key(
+        128, maximum=10**6, column=True, positive=True, help="images in one optimiser step, over all processes"
+    )
     eval_batch_size: int = key(1000, maximum=10**6, positive=True, help="images in a batch of an evaluation")
-    crop_padding: int = key(0, maximum=1000, minimum=0, help="zeros on each side, then a random crop of the original size")
+    crop_padding: int = key(
+        0, maximum=1000, minimum=0, help="zeros on each side, then a random crop of the original size"
+    )
     flip: bool = key(False, help="mirror half of the training images")
     normalization: str = key(
         "per_pixel",

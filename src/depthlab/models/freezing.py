@@ -28,8 +28,9 @@ def streams(network: nn.Module) -> dict[str, Any]:
 
 
 def classifier_prefixes(network: nn.Module) -> tuple[str, ...]:
-    """How the names of the classifiers' parameters begin."""
-    return tuple(f"{prefix}{stream.classifier_name}." for prefix, stream in streams(network).items())
+    """How the names of the classifiers' parameters begin; empty for a network that names none (`classifier_name`)."""
+    named = {prefix: getattr(stream, "classifier_name", None) for prefix, stream in streams(network).items()}
+    return tuple(f"{prefix}{name}." for prefix, name in named.items() if name)
 
 
 def freeze(network: nn.Module, what: str) -> None:

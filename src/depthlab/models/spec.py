@@ -62,7 +62,7 @@ class ModelSpec(Spec):
         help="probability of dropping the last block",
     )
     activation_checkpointing: bool = key(
-        False, identity=False, help="less memory, about a third more time, the same results"
+        False, identity=False, optional=True, help="less memory, about a third more time, the same results"
     )
 
     @property

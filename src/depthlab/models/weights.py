@@ -100,6 +100,11 @@ def load_weights(network: nn.Module, state: State, source: str, drop_classifier:
         InputError: names or shapes are not those of the network; the first that differ are named.
     """
     own, classifier = network.state_dict(), classifier_prefixes(network)
+    if drop_classifier and not classifier:
+        raise InputError(
+            f"model.drop_classifier=true: {type(network).__name__} does not say which part is its classifier. "
+            "Give the class an attribute classifier_name."
+        )
     left_out = _noise_prefixes(network) + (classifier if drop_classifier else ())
     expected = {name: value.shape for name, value in own.items() if not name.startswith(left_out)}
     masks = tuple(f"{prefix}noise." for prefix in streams(network))

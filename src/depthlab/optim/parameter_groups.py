@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from depthlab.errors import InputError
 from depthlab.models.freezing import classifier_prefixes
 
 
@@ -22,6 +23,11 @@ def parameter_groups(
     if backbone_lr_factor == 1:
         return _by_decay([parameter for _, parameter in named], weight_decay, decay_norm_and_bias)
     classifier = classifier_prefixes(network)
+    if not classifier:
+        raise InputError(
+            f"optimizer.backbone_lr_factor={backbone_lr_factor}: {type(network).__name__} does not say which part is "
+            "its classifier. Give the class an attribute classifier_name."
+        )
     backbone = [parameter for name, parameter in named if not name.startswith(classifier)]
     others = [parameter for name, parameter in named if name.startswith(classifier)]
     slow = _by_decay(backbone, weight_decay, decay_norm_and_bias)

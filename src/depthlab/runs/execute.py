@@ -82,13 +82,7 @@ class RunInProgress:
         Raises:
             InputError: the run cannot start.
         """
-        try:
-            self._parts = self._build()
-        except InputError:
-            raise
-        except Exception as error:
-            self._fail(error)
-            raise
+        self._parts = self._build()
 
     def execute(self) -> Outcome:
         """Fit, test, record; `prepare` comes first."""
@@ -113,7 +107,7 @@ class RunInProgress:
         except InputError:
             raise  # The run was refused before it started.
         except Exception as error:
-            self._fail(error)
+            self.fail(error)
             raise
         self._close("finished", module.step, **results)
         return self._outcome("finished")
@@ -176,7 +170,8 @@ class RunInProgress:
         if len(self.journal.record.segments) > 1:
             print(f"{self.directory.name}: continues from step {self.first_step:,}")
 
-    def _fail(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
+        """Record an error that is not the user's."""
         self._close("failed", self.journal.record.steps, failure={"reason": f"{type(error).__name__}: {error}"})
 
     def _close(self, status: str, step: int, **results: Any) -> None:

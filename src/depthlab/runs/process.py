@@ -42,10 +42,10 @@ def perform(
         config = check(tree)
         if observer:
             observer.mark("command line")
-        from depthlab.runs.run import (
+        from depthlab.runs.run import (  # torch and Lightning take seconds to import; mistakes are found before
             is_first_process,
             run,
-        )  # torch and Lightning take seconds to import; mistakes are found before
+        )
 
         if observer:
             observer.mark("imports")

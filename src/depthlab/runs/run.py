@@ -57,7 +57,12 @@ def run(config: TrainConfig, command: str, expected: str | None = None, observer
         try:
             before = None if is_done else existing
             mine = RunInProgress(config, command, identity, directory, hardware, before, observer, writes=True)
-            mine.prepare()
+            try:
+                mine.prepare()
+            except Exception as error:
+                if not (is_done or isinstance(error, InputError)):
+                    mine.fail(error)
+                raise
             if is_done:  # only now is it known that the new run can start
                 print(f"{directory.name}: the run before is now {set_aside(directory)}")
                 directory.mkdir()

@@ -41,6 +41,7 @@ class TaskSpec(Spec):
     """What is learned from the images: its kind of targets, its loss, the metrics counted in every step."""
 
     targets: ClassVar[tuple[str, ...]] = (CLASSES,)  # kinds of targets it learns
+    mixes: ClassVar[bool] = False  # whether its loss takes images with two labels, as mixup and cutmix make them
     primary: ClassVar[str] = "loss"  # the metric that tables and progress lines show
 
     @property

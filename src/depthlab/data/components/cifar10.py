@@ -20,7 +20,9 @@ class Cifar10(DataSpec):
     """CIFAR-10: 50,000 + 10,000 colour images, 32x32, 10 classes; the paper's preparation."""
 
     val_size: int = key(5000, minimum=0, help="training images set aside, stratified; 0: train on all, val/* is null")
-    crop_padding: int = key(4, maximum=1000, minimum=0, help="zeros on each side after subtraction, then a random 32x32 crop")
+    crop_padding: int = key(
+        4, maximum=1000, minimum=0, help="zeros on each side after subtraction, then a random 32x32 crop"
+    )
     flip: bool = key(True, help="mirror half of the training images")
 
     def read(self, data_dir: Path) -> ImageSource:

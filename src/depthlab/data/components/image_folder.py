@@ -25,7 +25,8 @@ class ImageFolder(ImagesSpec):
 
     folder: str = key(is_path=True, help="a relative folder is looked for here, then in paths.data_dir")
     image_size: int | None = key(
-        64, maximum=10_000,
+        64,
+        maximum=10_000,
         positive=True,
         help="the shorter side is scaled to it and the centre cut out; null: as they are",
     )
@@ -40,7 +41,9 @@ class ImageFolder(ImagesSpec):
     num_workers: int = key(4, maximum=1024, positive=True, identity=False, help="threads that decode")
     batch_size: int = key(32, column=True, positive=True, help="images in one optimiser step, over all processes")
     eval_batch_size: int = key(100, positive=True, help="images in a batch of an evaluation")
-    crop_padding: int = key(8, maximum=1000, minimum=0, help="zeros on each side, then a random crop of the original size")
+    crop_padding: int = key(
+        8, maximum=1000, minimum=0, help="zeros on each side, then a random crop of the original size"
+    )
     flip: bool = key(True, help="mirror half of the training images")
     normalization: str = key(
         "per_channel",

@@ -75,7 +75,7 @@ def _line(axis: Any, groups: Sequence[Group], key: str, kind: str, kinds: list[s
         axis.plot([place] * len(values), values, ".", color=colour, markersize=4, transform=beside, clip_on=False)
         summary = group.summary(key)
         if summary and summary.n > 2 and summary.low is not None and group.num_settled(key) is None:
-            bar = {"color": colour, "linewidth": 1.1, "clip_on": False, "zorder": 2}
+            bar = {"color": colour, "linewidth": 1.1, "zorder": 2}  # clipped: it may reach down to 0, off a log axis
             axis.plot([place] * 2, [summary.low, summary.high], marker="_", markersize=6, **bar)
 
 

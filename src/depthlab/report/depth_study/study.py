@@ -19,8 +19,9 @@ from depthlab.report.depth_study.quads import find_recipes, judge_setting
 QUESTION = "Do deeper plain networks train worse than shallower ones, and do shortcuts cure it?"
 TONES = {SHOWN: "good", REVERSED: "bad", NOT_SHOWN: "open"}
 RULE = (
-    "Claims were declared in advance and are judged in this sequence, each by its 95 % Welch interval, between the "
-    "shallowest and the deepest depth of one recipe. The sequence ends with the first claim that is not shown."
+    "The claims are the same for every sweep over depth. They are judged in this sequence, each by its 95 % Welch "
+    "interval, between the shallowest and the deepest depth of one recipe. The sequence ends with the first claim that "
+    "is not shown."
 )
 
 

@@ -18,6 +18,7 @@ class Classification(TaskSpec):
     """Cross-entropy, measured by the top-1 error in percent. Labels are smoothed by augment.label_smoothing."""
 
     targets = (CLASSES,)
+    mixes = True
     primary = "err"
 
     def metrics(self, num_outputs: int) -> dict[str, MetricInfo]:
