@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from depthlab.config.check import check
+from depthlab.config.hydra_options import steps_if_deep
 from depthlab.config.identity import find_key, flatten
 from depthlab.config.nearest import nearest
 from depthlab.config.registry import components
-from depthlab.config.schema import as_dict, known_keys, steps_if_deep
+from depthlab.config.schema import as_dict, known_keys
 from depthlab.errors import InputError
 
 from ..conftest import compose_tree

@@ -57,14 +57,14 @@ def test_help_and_configuration_import_neither_torch_nor_lightning(arguments: li
     assert "optimizer" in done.stdout
 
 
-def test_help_shows_the_groups_their_options_and_five_examples(command: Command) -> None:
+def test_help_shows_the_groups_their_options_and_examples(command: Command) -> None:
     text = command("train.py", "--help").stdout
     for group in ("model", "data", "optimizer", "schedule", "trainer", "logger", "experiment", "debug"):
         options = [*option_names(group), *(path.stem for path in (ROOT / "configs" / group).glob("*.yaml"))]
         assert options
         (line,) = [line for line in text.splitlines() if line.startswith(f"{group}: ")]
         assert all(option in line for option in options)
-    assert text.split("Examples")[1].count("python train.py") == 5
+    assert text.split("Examples")[1].count("python train.py") >= 5
 
 
 MISTAKES = [

@@ -9,6 +9,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from depthlab.config.registry import Group, components, groups
 from depthlab.config.schema import SECTIONS, RunKeys
 from depthlab.config.spec import OptionalSpec, composed_values
@@ -61,3 +63,11 @@ def _node(group: Group, name: str) -> dict[str, Any]:
     if group.selector is not None:
         return {group.selector: name, **values}
     return {**getattr(spec, "options", {}), name: values or True}
+
+
+def steps_if_deep(depth: int, threshold: int, steps: int) -> int:
+    """`steps` from depth `threshold` on, else 0: the warm-up of the paper's deep networks."""
+    return steps if depth >= threshold else 0
+
+
+OmegaConf.register_new_resolver("steps_if_deep", steps_if_deep, replace=True)

@@ -8,8 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
-
 from depthlab.config.registry import groups
 from depthlab.config.spec import OptionalSpec, Spec, key, keys_of
 
@@ -212,12 +210,5 @@ def known_keys() -> list[str]:
                 keys |= {f"{group.name}.{name}", *(f"{group.name}.{name}.{each}" for each in own)}
     return sorted(keys)
 
-
-def steps_if_deep(depth: int, threshold: int, steps: int) -> int:
-    """`steps` from depth `threshold` on, else 0: the warm-up of the paper's deep networks."""
-    return steps if depth >= threshold else 0
-
-
-OmegaConf.register_new_resolver("steps_if_deep", steps_if_deep, replace=True)
 
 assert {f.name for f in fields(TrainConfig)} >= {*keys_of(RunKeys), *SECTIONS}

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
-from omegaconf import MISSING
-
 from depthlab.errors import InputError
 
 _KEY = "depthlab.key"
+MISSING: Any = "???"  # what OmegaConf takes for a missing value; reports read specs without it
 _UNSET: Any = object()
 
 
