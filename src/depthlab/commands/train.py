@@ -72,12 +72,16 @@ def train(arguments: Sequence[str], observer: Observer | None = None) -> int:
 
 def _compose(command: str) -> Tree | None:
     """The resolved configuration of a single run; None after a sweep or an option such as --help."""
-    composed: list[Tree] = []
+    composed: list[DictConfig] = []
     hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="train")(_task(command, composed))()
-    return composed[0] if composed else None
+    return _resolved(composed[0]) if composed else None
 
 
-def _task(command: str, composed: list[Tree]) -> TaskFunction:
+def _resolved(config: DictConfig) -> Tree:
+    return cast(Tree, OmegaConf.to_container(config, resolve=True))
+
+
+def _task(command: str, composed: list[DictConfig]) -> TaskFunction:
     """What Hydra calls with a configuration. A function inside another is pickled whole for Slurm and Ray.
 
     A single run is only kept in `composed`, since Hydra would print lines of its own around what a run raises. The
@@ -85,10 +89,10 @@ def _task(command: str, composed: list[Tree]) -> TaskFunction:
     """
 
     def take(config: DictConfig) -> None:
-        tree = cast(Tree, OmegaConf.to_container(config, resolve=True))
         if HydraConfig.get().mode is not RunMode.MULTIRUN:
-            composed.append(tree)
+            composed.append(config)
             return
+        tree = _resolved(config)
         if check(tree).trainer.strategy == "ddp":
             # Lightning would start the other processes with the command line of Slurm's or Ray's worker.
             print("error: trainer.strategy=ddp: this launcher takes runs of one process. Start the run alone there.")
