@@ -5,12 +5,14 @@ Options: data_dir=DIR where the data are now; accelerator=cpu|gpu to use another
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from depthlab.errors import InputError
+from depthlab.records.metrics import describe
 from depthlab.records.record import read_record
 
 OPTIONS = ("run", "data_dir", "accelerator")
@@ -24,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         options = _parse(arguments)
-        recorded = read_record(Path(options["run"]))["metrics"]
+        record = read_record(Path(options["run"]))
+        recorded = record.metrics
         from depthlab.runs.evaluate import evaluate_run  # imports torch, which takes seconds: after most mistakes
 
         data_dir = options.get("data_dir") or os.environ.get("DEPTHLAB_DATA_DIR")
@@ -34,9 +37,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     for name, value in sorted(metrics.items()):
         print(f"{name:12} {value!r:24} recorded {recorded.get(name)!r}")
-    # Losses may differ in their last digits if the run summed over several processes; counts of errors may not.
-    errors = {name: value for name, value in metrics.items() if name.endswith("/err")}
-    return 0 if all(recorded.get(name) in (None, value) for name, value in errors.items()) else 1
+    main_metric = describe(record).main
+    compared = {name: value for name, value in metrics.items() if name == main_metric.key(name.partition("/")[0])}
+    return 0 if all(_agree(recorded.get(name), value, main_metric.unit) for name, value in compared.items()) else 1
+
+
+def _agree(recorded: float | None, value: float, unit: str) -> bool:
+    """Percentages count images and are equal; other metrics may differ in their last digits."""
+    if recorded is None:
+        return True
+    return recorded == value if unit == "%" else math.isclose(recorded, value, rel_tol=1e-6)
 
 
 def _parse(arguments: Sequence[str]) -> dict[str, str]:
