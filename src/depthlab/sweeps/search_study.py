@@ -16,6 +16,7 @@ from depthlab.config.identity import flatten, identity_values
 from depthlab.config.schema import as_dict
 from depthlab.errors import InputError
 from depthlab.records.atomic_files import replacing
+from depthlab.runs.frozen import SEARCH, SUMMARY
 from depthlab.sweeps.search_space import Question
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 STARTUP = 5  # trials that end before others are measured against them
 PART = 4  # of a run, its first, before which no trial is pruned: small rates start slowly
-JOURNAL, SUMMARY = "search.journal", "search.json"
+JOURNAL = "search.journal"
 
 
 def open_study(folder: Path, question: Question) -> Study:
@@ -72,7 +73,7 @@ def folder_name(question: Question) -> str:
     space = {each.key: each.as_dict() for each in question.space}
     runs = identity_values(flatten(as_dict(question.config)))
     asked = {**keys, "objective": question.key, "space": space, "runs": runs}
-    return f"search-{hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]}"
+    return f"{SEARCH}{hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]}"
 
 
 def summarize(study: Study, question: Question, command: Callable[[Sequence[str]], str]) -> dict[str, Any]:
