@@ -15,7 +15,6 @@ from depthlab.records.directory import claim, set_aside
 from depthlab.records.record import FILE_NAME, read_record
 from depthlab.records.weight_files import hash_weights
 from depthlab.runs.execute import RunInProgress
-from depthlab.runs.extend import find_shorter
 from depthlab.runs.observer import Observer
 from depthlab.runs.outcome import Outcome, describe, planned
 
@@ -53,8 +52,6 @@ def run(config: TrainConfig, command: str, expected: str | None = None, observer
     with claim(directory):
         existing = read_record(directory) if (directory / FILE_NAME).exists() else None
         is_done = existing is not None and existing.is_done
-        if existing is None:
-            _say_if_extendable(config, directory)
         if existing is not None and is_done and not config.rerun:
             return Outcome(existing.status, f"{describe(existing, directory)} (already finished)", directory)
         try:
@@ -74,13 +71,6 @@ def run(config: TrainConfig, command: str, expected: str | None = None, observer
             with suppress(OSError):
                 directory.rmdir()  # made for this run, and still empty
             raise
-
-
-def _say_if_extendable(config: TrainConfig, directory: Path) -> None:
-    """A run of the same recipe that has finished a part of the steps could be extended."""
-    if shorter := find_shorter(config, directory):
-        extend = f"depthlab extend run={shorter} trainer.max_steps={config.trainer.max_steps}"
-        print(f"{shorter.name} is the beginning of this run: {extend} trains the steps after it only", flush=True)
 
 
 def is_first_process() -> bool:
