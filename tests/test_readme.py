@@ -32,6 +32,9 @@ FILES = {
 # Each block that is not run here carries its reason in a comment above it, or is run elsewhere.
 ELSEWHERE = {
     "bash scripts/quickstart.sh": "installs everything; run from a fresh clone, and its experiment in test_configs.py",
+    "python train.py -m hydra/sweeper=search data=digits model=plain20 trainer.max_steps=440 "
+    "schedule.scale_to_max_steps=true 'optimizer.lr=interval(1e-3,1)' search.trials=50": "150 runs; see the note",
+    "python -m depthlab extend run=logs/runs/digits-resnet20-seed1-... trainer.max_steps=128000": "a hash, as above",
     "tensorboard --logdir logs": "a server that runs until it is stopped",
     "python scripts/evaluate.py run=logs/runs/digits-resnet20-seed1-...": "the directory's name ends in a hash",
     "python train.py model=resnet110 trainer=ddp trainer.devices=2": "two GPUs",
