@@ -14,7 +14,15 @@ from depthlab.errors import InputError
 from depthlab.records.directory import claim, set_aside
 from depthlab.records.record import FILE_NAME, Record, check_place, read_record
 from depthlab.records.weight_files import hash_weights
-from depthlab.runs.code import BEFORE_CODE, Code, code_of, differences_that_matter, has_work, refuse_other_code
+from depthlab.runs.code import (
+    BEFORE_CODE,
+    Code,
+    code_of,
+    differences_that_matter,
+    has_work,
+    in_words,
+    refuse_other_code,
+)
 from depthlab.runs.execute import RunInProgress
 from depthlab.runs.observer import Observer
 from depthlab.runs.outcome import Outcome, describe, planned
@@ -90,6 +98,8 @@ def _repeats(config: TrainConfig, code: Code, existing: Record, directory: Path)
         return True
     if differences and config.code == "same":
         refuse_other_code(directory, existing, differences)
+    if differences and existing.is_done:
+        print(f"{directory.name}: made by other code, accepted (code=any): {in_words(differences)}")
     if existing.code is None and has_work(existing, directory):
         print(f"{directory.name}: {BEFORE_CODE}")
     return False
