@@ -123,8 +123,10 @@ def in_words(differences: Sequence[str]) -> str:
 def specs_in_use(config: TrainConfig) -> list[Spec]:
     """The components that a configuration consists of."""
     chosen = [config.data, config.model, config.optimizer, config.schedule, config.task, config.loss]
-    on = [config.augmentations, config.callbacks, config.metrics, config.loggers]
-    return [*(spec for spec in chosen if spec is not None), *(spec for each in on for spec in each.values())]
+    found: list[Spec] = [spec for spec in chosen if spec is not None]
+    for on in (config.augmentations, config.callbacks, config.metrics, config.loggers):
+        found += on.values()
+    return found
 
 
 def read_code(roots: Sequence[str]) -> Code:
