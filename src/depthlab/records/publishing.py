@@ -67,11 +67,23 @@ def publish(source: Path, target: Path, allow_dirty: bool = False, allow_mixed: 
     target.mkdir(parents=True, exist_ok=True)
     write_published(
         target,
-        {name: copy.record.to_dict() for name, copy in every.items()},
+        _files_once({name: copy.record.to_dict() for name, copy in every.items()}),
         {name: copy.curves for name, copy in every.items()},
         {f"{name}/{kind}": arrays for name, copy in every.items() for kind, arrays in copy.arrays.items()},
     )
     return [target / name for name in copies]
+
+
+def _files_once(records: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The records, of which the first alone of each source has the digests of its files: they are most of a record."""
+    seen: set[Any] = set()
+    for record in records.values():
+        code = record.get("code")
+        if isinstance(code, dict) and (fingerprint := str(code.get("fingerprint"))) in seen:
+            record["code"] = {key: value for key, value in code.items() if key != "files"}
+        elif isinstance(code, dict):
+            seen.add(fingerprint)
+    return records
 
 
 def _done(source: Path) -> Iterable[tuple[Path, Record]]:

@@ -18,6 +18,7 @@ from depthlab.errors import InputError
 from depthlab.records.checkpoints import checkpoint_path, list_checkpoints, load_checkpoint
 from depthlab.records.record import Record, read_record
 from depthlab.runs.build import build_data, build_module, build_network, build_trainer
+from depthlab.runs.code import code_of, in_words
 
 # More than any data set has; a record with a larger number is damaged or means harm.
 LARGEST_SIZE = 100_000
@@ -43,7 +44,7 @@ def load_run(path: str | Path) -> tuple[nn.Module, Record]:
 
 
 def check_recorded(record: Record) -> TrainConfig:
-    """The configuration of a record, checked; where an extension is missing or another version, that is said.
+    """The configuration of a record, checked; where an extension or the code is another one here, that is said.
 
     Raises:
         InputError: the configuration is not valid here.
@@ -54,11 +55,14 @@ def check_recorded(record: Record) -> TrainConfig:
         if name in installed and installed[name] != version:
             print(f"The extension {name} is {installed[name]} here; the run used {version}.")
     try:
-        return check(record.config)
+        config = check(record.config)
     except InputError as error:
         if missing:
             raise InputError(f"The run uses an extension that is not installed here: {', '.join(missing)}.") from None
         raise error
+    if differences := code_of(config).differences(record.code):
+        print(f"The code differs from the run's: {in_words(differences)}.")
+    return config
 
 
 def _sizes(data: dict[str, Any], directory: Path) -> tuple[ImageSpec, int]:

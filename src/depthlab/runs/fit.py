@@ -101,6 +101,7 @@ class Fit:
     def save(self, trainer: Trainer, module: SupervisedModule) -> None:
         """Write a checkpoint."""
         state = capture(trainer, module, self.curves.state())  # every process: it adds up their sums
+        state["code"] = {key: each for key, each in (self.journal.record.code or {}).items() if key != "diff"}
         if trainer.should_stop and module.step < self.plan.max_steps:
             state["stopped_early"] = self._stop_reason()
         if trainer.is_global_zero:

@@ -17,7 +17,7 @@ from depthlab.records.curve_file import read_curves
 from depthlab.records.metrics import describe
 from depthlab.records.record import read_record
 from depthlab.sweeps.job import RESULTS, Entry, Job, State
-from depthlab.sweeps.preflight import Request, check_all, examine, freeze_job
+from depthlab.sweeps.preflight import Request, check_all, check_code, examine, freeze_job
 from depthlab.sweeps.search_space import Question, read_values
 from depthlab.sweeps.search_study import make_sampler, summarize, trials_left_running, write_summary
 from depthlab.sweeps.sweep_tables import spread_text
@@ -36,6 +36,7 @@ class JobMaker:
         hardware: what this machine computes on.
         configs: the folder in which `freeze` keeps the configurations of one start.
         num_threads: CPU threads of a process.
+        snapshot: the digest of the snapshot of the code there.
     """
 
     compose: Callable[[Sequence[str]], Request]
@@ -43,17 +44,19 @@ class JobMaker:
     hardware: Hardware
     configs: Path
     num_threads: int
+    snapshot: str | None
 
     def make(self, idx: int, name: str, seed: int, overrides: Sequence[str]) -> Job:
         """A job, its configuration frozen.
 
         Raises:
-            InputError: it cannot run.
+            InputError: it cannot run, or there is a run of other code in its place.
         """
         words = [*(word for word in self.fixed if not word.startswith("seed=")), *overrides, f"seed={seed}"]
         (job,), _ = check_all([self.compose(words)], self.hardware)
         job = replace(job, idx=idx, label=f"{name} {job.label} {' '.join(overrides)}")
-        freeze_job(self.configs, job, self.num_threads)
+        check_code([job])
+        freeze_job(self.configs, job, self.num_threads, self.snapshot)
         return job
 
     def command(self, overrides: Sequence[str]) -> str:
