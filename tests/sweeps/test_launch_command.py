@@ -214,6 +214,20 @@ def test_a_killed_search_repeats_no_finished_run_and_ends_as_if_it_had_never_sto
     assert sum(started.values()) - len(started) <= 2  # the runs that a kill cut began again, and no others
 
 
+def test_what_a_kill_leaves_of_the_journal_is_repaired_and_other_damage_is_named(tmp_path):
+    assert search(tmp_path, trials=2, seeds=1) == 0
+    (journal,) = tmp_path.glob("stubs/sweep/search-*/search.journal")
+    before = found(tmp_path)["trials"]
+    with journal.open("ab") as file:
+        file.write(b'{"op_code": 4, "wor')
+    journal.with_name("search.journal.lock").symlink_to(journal)
+    assert search(tmp_path, trials=3, seeds=1) == 0
+    assert found(tmp_path)["trials"][:2] == before
+    journal.write_text('{"op_code": 99}\n' + journal.read_text())
+    with pytest.raises(InputError, match="search.journal is damaged"):
+        search(tmp_path, trials=3, seeds=1)
+
+
 def test_trials_that_diverge_count_at_chance_and_those_that_fail_are_said(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("STUB", '{"diverges_above": 0.3, "fails_below": 0.01}')
     assert search(tmp_path, trials=10, seeds=1, pruner="none") == 1

@@ -30,7 +30,7 @@ JOURNAL = "search.journal"
 
 
 def open_study(folder: Path, question: Question) -> Study:
-    """The study whose journal lies in `folder`, with what it holds.
+    """The study whose journal lies in `folder`, which this process has claimed, with what it holds.
 
     Raises:
         InputError: Optuna is not installed, or the journal is damaged.
@@ -43,7 +43,7 @@ def open_study(folder: Path, question: Question) -> Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     folder.mkdir(parents=True, exist_ok=True)
-    _drop_cut_line(folder / JOURNAL)
+    _repair(folder / JOURNAL)
     try:
         storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
         return optuna.create_study(
@@ -145,7 +145,8 @@ def _pruner(question: Question) -> BasePruner:
     return NopPruner()
 
 
-def _drop_cut_line(path: Path) -> None:
-    """Remove a last line that a kill or a full disk cut: Optuna would append to it."""
+def _repair(path: Path) -> None:
+    """Remove what a kill may have left: a last line that is cut short, to which Optuna would append, and its lock."""
     if path.exists() and not (content := path.read_bytes()).endswith(b"\n"):
         path.write_bytes(content[: content.rfind(b"\n") + 1])
+    path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
