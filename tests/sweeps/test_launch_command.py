@@ -224,7 +224,7 @@ def test_what_a_kill_leaves_of_the_journal_is_repaired_and_other_damage_is_named
     assert search(tmp_path, trials=3, seeds=1) == 0
     assert found(tmp_path)["trials"][:2] == before
     journal.write_text('{"op_code": 99}\n' + journal.read_text())
-    with pytest.raises(InputError, match="search.journal is damaged"):
+    with pytest.raises(InputError, match=r"search\.journal is damaged"):
         search(tmp_path, trials=3, seeds=1)
 
 
