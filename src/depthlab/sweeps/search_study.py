@@ -54,7 +54,7 @@ def open_study(folder: Path, question: Question) -> Study:
             sampler=make_sampler(question.keys.seed, 0),
             pruner=_pruner(question),
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:  # Optuna checks nothing
         reason = f"{type(error).__name__}: {error}"
         raise InputError(f"{folder / JOURNAL} is damaged ({reason}). Remove it; the runs are kept and read.") from None
 
