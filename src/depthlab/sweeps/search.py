@@ -213,7 +213,8 @@ class Search:
         trial, metric = attempt.trial, self.question.metric
         values = [value for value in attempt.values if value is not None]
         mean = statistics.fmean(values) if state == "COMPLETE" else None
-        notes = {"values": values, "runs": attempt.runs, "num_diverged": attempt.num_diverged, "why": why}
+        cut = [attempt.entry.job.directory.name] if attempt.entry is not None else []
+        notes = {"values": values, "runs": [*attempt.runs, *cut], "num_diverged": attempt.num_diverged, "why": why}
         for name, note in notes.items():
             trial.set_user_attr(name, note)
         self.study.tell(trial, mean, TrialState[state])

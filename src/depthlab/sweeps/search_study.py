@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 STARTUP = 5  # trials that end before others are measured against them
-PART = 4  # of a run, its first, before which no trial is pruned: small rates start slowly
+PART = 0.5  # of a run, before which no trial is pruned: large rates, which end well, are behind until the rate falls
 JOURNAL = "search.journal"
 
 
@@ -137,7 +137,7 @@ def _pruner(question: Question) -> BasePruner:
     from optuna.pruners import MedianPruner, NopPruner, SuccessiveHalvingPruner
 
     trainer = question.config.trainer
-    first = max(trainer.val_every_steps, trainer.max_steps // PART)
+    first = max(trainer.val_every_steps, round(PART * trainer.max_steps))
     if question.keys.pruner == "median":
         return MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=first)
     if question.keys.pruner == "halving":
