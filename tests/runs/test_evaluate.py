@@ -19,8 +19,8 @@ from depthlab.records.checkpoints import list_checkpoints, load_checkpoint
 from depthlab.records.record import read_record
 from depthlab.runs import assess
 from depthlab.runs.build import build_data
-from depthlab.runs.evaluate import evaluate_run
-from depthlab.runs.open_run import load_run, open_run
+from depthlab.runs.evaluate import evaluate_run, load_run
+from depthlab.runs.open_run import open_run
 from depthlab.runs.run import run
 
 from ..conftest import Compose
@@ -79,7 +79,8 @@ def test_the_command_says_more_than_the_record(
         assert figure.size > (300, 300)
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["summary"] == summary
     assert main([f"run={runs[0]}"]) == 0
-    assert all(word in capsys.readouterr().out for word in ("test/err", "recorded", "calibration", "taken for"))
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in ("test/err", "recorded", "precision", "taken for"))
 
 
 def test_other_weights_splits_and_mirrors(runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,6 +136,8 @@ def test_calibration_is_the_weighted_gap_of_the_bins() -> None:
 def test_ensembles_need_one_question(runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     turned = train(tmp_path, "data.classes=['1','0','2','3','4','5','6','7','8','9']", "trainer.max_steps=1")
     fewer = train(tmp_path, "data.classes=['1','2']", "trainer.max_steps=1")
+    (tmp_path / "loose").mkdir()
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "loose" / "a.gif")
     cases = {
         "the same classes in another order": f"ensemble={turned}",
         "other classes (1, 2)": f"ensemble={fewer}",
@@ -142,7 +145,7 @@ def test_ensembles_need_one_question(runs: list[Path], tmp_path: Path, capsys: p
         "A best checkpoint is not kept": "weights=best",
         "tta=rotate: the choices are flip": "tta=rotate",
         "split=tets: there is no such split. Did you mean test?": "split=tets",
-        "a folder for each class is expected": f"data={tmp_path}",
+        "a folder for each class is expected": f"data={tmp_path / 'loose'}",
     }
     for message, argument in cases.items():
         assert main([f"run={runs[0]}", argument]) == 2

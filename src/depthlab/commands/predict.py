@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from depthlab.config.program import key_values
@@ -110,7 +110,7 @@ def _show(result: dict[str, Any], out: str | None) -> None:
     console, rows = Console(), result["images"]
     for note, count in result["notes"].items():
         console.print(Text(f"{count} of {len(rows)} images: {note}", style="dim"))
-    table = Table(*_titles(rows[0]), box=None)
+    table = Table(Column("image", overflow="fold"), *_titles(rows[0])[1:], box=None)
     for row in rows[:SHOWN]:
         table.add_row(
             *(Text(f"{100 * value:.1f} %" if isinstance(value, float) else str(value)) for value in row.values())
@@ -119,7 +119,7 @@ def _show(result: dict[str, Any], out: str | None) -> None:
     if len(rows) > SHOWN:
         console.print(f"and {len(rows) - SHOWN:,} more{'' if out else '; out=predictions.csv keeps all'}")
     if out:
-        console.print(Text(f"{len(rows):,} rows in {out}"))
+        console.print(Text(f"{len(rows):,} rows in {out}"), soft_wrap=True)
     if "error" in result:
         console.print(f"error {result['error']:.2f} % of {len(rows):,} images")
         if len(result["classes"]) <= CLASSES_SHOWN:
@@ -131,7 +131,7 @@ def _titles(row: dict[str, Any]) -> list[str]:
 
 
 def _confusion(classes: list[str], matrix: list[list[int]]) -> Table:
-    table = Table("class / predicted", *(Text(name) for name in classes), box=None)
+    table = Table("class / predicted", *(Column(Text(name)) for name in classes), box=None)
     for name, row in zip(classes, matrix, strict=True):
         table.add_row(Text(name), *(str(count) if count else "." for count in row))
     return table
