@@ -269,6 +269,24 @@ def test_a_run_without_a_result_is_refused(opened: OpenRun, tmp_path: Path, stat
     assert len(open_run(directory).curves())
 
 
+def test_a_missing_extension_is_named(opened: OpenRun, tmp_path: Path) -> None:
+    directory = Path(shutil.copytree(opened.place, tmp_path / opened.place.name))
+    record = json.loads((directory / "record.json").read_text())
+    record["config"]["model"]["name"], record["extensions"] = "mixer", {"mylab": "1.2"}
+    (directory / "record.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"extension that is not installed here: mylab 1.2"):
+        open_run(directory).predict(np.zeros((8, 8), np.uint8))
+
+
+def test_a_damaged_record_is_listed_as_such(opened: OpenRun, tmp_path: Path) -> None:
+    shutil.copytree(opened.place, tmp_path / "whole")
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / "record.json").write_text("{")
+    rows = depthlab.runs(tmp_path)
+    rows = rows.to_dict("records") if hasattr(rows, "to_dict") else rows
+    assert [str(row["status"])[:8] for row in rows] == ["finished", "damaged:"]
+
+
 def test_what_there_is_not_is_said(opened: OpenRun, folder: Path, tmp_path: Path) -> None:
     other = open_run(next(path.parent for path in folder.rglob("record.json") if "seed2" in path.parent.name))
     with pytest.raises(InputError, match="averaged no weights"):

@@ -20,6 +20,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _export(options: dict[str, str]) -> dict[str, Any]:
-    from depthlab.runs.export import as_dicts, check_format, export  # imports torch, which takes seconds
+    from depthlab.runs.export import check_format, export  # imports torch, which takes seconds
 
     check_format(options["format"], options.get("int8"))
     run = open_for({**options, "accelerator": "cpu"})
@@ -96,7 +97,12 @@ def _export(options: dict[str, str]) -> dict[str, Any]:
                 shutil.copyfile(path, out / path.name)
         except OSError as error:
             raise InputError(f"out={out}: it cannot be written ({error.strerror}).") from None
-    return {"run": run.name, "file": str(out / file.name), "card": str(out / CARD), "rows": as_dicts(rows)}
+    return {
+        "run": run.name,
+        "file": str(out / file.name),
+        "card": str(out / CARD),
+        "rows": [asdict(row) for row in rows],
+    }
 
 
 def _show(result: dict[str, Any]) -> None:
@@ -121,8 +127,6 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 def model_card(run: OpenRun, rows: Sequence[Row], file: str) -> str:
     """What the network is, on what and how it was trained, how well it does, and how it is loaded, as Markdown."""
-    from depthlab.runs.export import as_dicts
-
     record, shape = run.record, run.preprocessing.image_shape
     titles = [
         "network",
@@ -132,7 +136,7 @@ def model_card(run: OpenRun, rows: Sequence[Row], file: str) -> str:
         *(f"ms, batch {size}" for size in rows[0].latency_ms),
     ]
     table = [" | ".join(titles), " | ".join("---" for _ in titles)]
-    table += [" | ".join([row["what"], *_cells(row)]) for row in as_dicts(rows)]
+    table += [" | ".join([row["what"], *_cells(row)]) for row in map(asdict, rows)]
     flat = flatten(record.config)
     size = " x ".join(str(number) for number in shape)
     return "\n".join(

@@ -16,11 +16,15 @@ from depthlab.config.schema import TrainConfig
 from depthlab.data.pictures import LARGEST_SIZE
 from depthlab.errors import InputError
 from depthlab.records.checkpoints import checkpoint_path, list_checkpoints, load_checkpoint
-from depthlab.records.record import Record, read_record
+from depthlab.records.published_files import RECORDS
+from depthlab.records.record import Record, find_records, read_record
+from depthlab.records.record_checks import check_record
 from depthlab.runs.build import build_data, build_module, build_network, build_trainer
 
 if TYPE_CHECKING:
     from depthlab.data.datamodule import ImageDataModule
+
+SHOWN = 5  # runs, in a message
 
 
 def evaluate_run(path: str | Path, data_dir: str | None = None, accelerator: str | None = None) -> dict[str, float]:
@@ -137,3 +141,54 @@ def build_recorded(config: TrainConfig, record: Record, where: str) -> nn.Module
         raise InputError(f"{where}: its record does not say for which images the network is.")
     with torch.random.fork_rng(devices=[]):  # the initial weights are drawn, and then replaced
         return build_network(config, ImageSpec(*sizes[:3]), sizes[3])
+
+
+def check_finished(record: Record, directory: Path) -> None:
+    """Raise InputError where a run has no final weights, with the command that makes them."""
+    if record.status == "diverged":
+        raise InputError(
+            f"{directory} diverged: its weights are not numbers any more. Its record and curves are whole."
+        )
+    if record.status != "finished":
+        checkpoints = list_checkpoints(directory)
+        earlier = f"\nIts weights so far can be opened by themselves: {checkpoints[0]}" if checkpoints else ""
+        raise InputError(
+            f"{directory} is not finished ({record.status}, step {record.steps:,}). "
+            f"Its command continues it:\n{record.command}{earlier}"
+        )
+
+
+def find_run(folder: Path) -> Path:
+    """The directory of the one run at or below `folder`.
+
+    Raises:
+        InputError: there is no such folder, or several runs in it.
+    """
+    if not folder.exists() and not (folder.parent / RECORDS).exists():
+        raise InputError(f"run={folder}: there is no such directory or file.")
+    found = list(find_records(folder))
+    if len(found) > 1:
+        names = ", ".join(str(each) for each in found[:SHOWN])
+        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        raise InputError(f"run={folder}: which of its {len(found)} runs? There are {names}{more}.")
+    return found[0] if found else folder
+
+
+def record_of(content: dict[str, Any], file: Path) -> Record:
+    """The record in a checkpoint; of an older one, that of the run's directory around it.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    values = content.get("record")
+    if values is None:
+        directory = file.parent.parent
+        try:
+            return read_record(directory)
+        except InputError:
+            raise InputError(
+                f"{file} does not say of which run it is. Checkpoints of this version do; an older one is opened in "
+                "its run's directory."
+            ) from None
+    check_record(values, file)
+    return Record.from_dict(values)

@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -265,11 +265,6 @@ def _latency(answers: dict[str, Answer], images: Any) -> dict[str, dict[int, flo
         for what, each in seconds.items():
             found[what][size] = 1000 * statistics.median(each)
     return found
-
-
-def as_dicts(rows: list[Row]) -> list[dict[str, Any]]:
-    """The rows as JSON has them."""
-    return [asdict(row) for row in rows]
 
 
 @contextmanager

@@ -17,13 +17,21 @@ from depthlab.config.nearest import nearest
 from depthlab.config.schema import TrainConfig
 from depthlab.data.pictures import AnyImages, Pictures, Preprocessing
 from depthlab.errors import InputError
-from depthlab.records.checkpoints import list_checkpoints, load_checkpoint_file
+from depthlab.records.checkpoints import load_checkpoint_file
 from depthlab.records.curve_file import read_curves
-from depthlab.records.record import Record, find_records, read_record
-from depthlab.records.record_checks import check_record
+from depthlab.records.record import Record, read_record
 from depthlab.runs import as_table
 from depthlab.runs.build import build_data
-from depthlab.runs.evaluate import build_recorded, check_recorded, check_same_data, load_last, put_weights
+from depthlab.runs.evaluate import (
+    build_recorded,
+    check_finished,
+    check_recorded,
+    check_same_data,
+    find_run,
+    load_last,
+    put_weights,
+    record_of,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,7 +43,6 @@ if TYPE_CHECKING:
 
 WEIGHTS = ("last", "ema")
 AVERAGE = "WeightAverage"  # the key under which callbacks=ema keeps its state
-SHOWN = 5  # runs, in a message
 
 
 class LabelledImages(NamedTuple):
@@ -63,8 +70,8 @@ def open_run(path: str | Path, data_dir: str | Path | None = None, device: str =
     place = Path(path)
     if place.is_file():
         content = load_checkpoint_file(place)
-        return OpenRun(place, _record_of(content, place), content, data_dir, device)
-    directory = _find_run(place)
+        return OpenRun(place, record_of(content, place), content, data_dir, device)
+    directory = find_run(place)
     return OpenRun(directory, read_record(directory), None, data_dir, device)
 
 
@@ -232,7 +239,7 @@ class OpenRun:
 
     def _checkpoint(self) -> dict[str, Any]:
         if self._content is None:
-            _check_finished(self.record, self.place)
+            check_finished(self.record, self.place)
             self._content = load_last(self.place, self.record)
         return self._content
 
@@ -271,45 +278,3 @@ class OpenRun:
         types = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
         dtype = types.get(self.record.precision or self.config.trainer.precision)
         return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype)
-
-
-def _check_finished(record: Record, directory: Path) -> None:
-    if record.status == "diverged":
-        raise InputError(
-            f"{directory} diverged: its weights are not numbers any more. Its record and curves are whole."
-        )
-    if record.status != "finished":
-        checkpoints = list_checkpoints(directory)
-        earlier = f"\nIts weights so far can be opened by themselves: {checkpoints[0]}" if checkpoints else ""
-        raise InputError(
-            f"{directory} is not finished ({record.status}, step {record.steps:,}). "
-            f"Its command continues it:\n{record.command}{earlier}"
-        )
-
-
-def _find_run(folder: Path) -> Path:
-    """The directory of the one run at or below `folder`."""
-    if not folder.exists() and not (folder.parent / "records.jsonl").exists():
-        raise InputError(f"run={folder}: there is no such directory or file.")
-    found = list(find_records(folder))
-    if len(found) > 1:
-        names = ", ".join(str(each) for each in found[:SHOWN])
-        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-        raise InputError(f"run={folder}: which of its {len(found)} runs? There are {names}{more}.")
-    return found[0] if found else folder
-
-
-def _record_of(content: dict[str, Any], file: Path) -> Record:
-    """The record in a checkpoint; of an older one, that of the run's directory around it."""
-    values = content.get("record")
-    if values is None:
-        directory = file.parent.parent
-        try:
-            return read_record(directory)
-        except InputError:
-            raise InputError(
-                f"{file} does not say of which run it is. Checkpoints of this version do; an older one is opened in "
-                "its run's directory."
-            ) from None
-    check_record(values, file)
-    return Record.from_dict(values)
