@@ -34,7 +34,7 @@ Tree = dict[str, Any]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`train` as the whole of a process, whose streams and signals are prepared first."""
-    exits.stop_when_asked(also=())  # Ctrl-C is handled in `train`
+    exits.prepare_signals()
     prepare_streams()
     return train(sys.argv[1:] if arguments is None else arguments)
 
@@ -66,6 +66,7 @@ def train(arguments: Sequence[str], observer: Observer | None = None) -> int:
     except KeyboardInterrupt:
         return exits.INTERRUPTED
     if frozen is not None:
+        exits.block_signals()
         os.execv(sys.executable, [sys.executable, "-P", "-m", "depthlab.runs.process", str(frozen)])
     return perform(tree, command, observer=observer) if tree else exits.DONE
 
