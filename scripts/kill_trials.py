@@ -119,7 +119,10 @@ def _numbers(verdicts: Sequence[Verdict], kills: int) -> list[str]:
 def read_verdicts(path: Path) -> list[Verdict]:
     """The verdicts of a file that an earlier start has written."""
     rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["trials"]
-    return [Verdict(**{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}) for row in rows]
+    return [
+        Verdict(**{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()})
+        for row in rows
+    ]
 
 
 def write_verdicts(path: Path, verdicts: Sequence[Verdict], arguments: argparse.Namespace) -> None:
@@ -130,7 +133,9 @@ def write_verdicts(path: Path, verdicts: Sequence[Verdict], arguments: argparse.
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def run_trials(console: Console, folder: Path, arguments: argparse.Namespace, before: Sequence[Verdict]) -> list[Verdict]:
+def run_trials(
+    console: Console, folder: Path, arguments: argparse.Namespace, before: Sequence[Verdict]
+) -> list[Verdict]:
     """The trials that are not done yet, after those that are."""
     verdicts, done = list(before), {verdict.idx for verdict in before}
     bench = Bench(folder)

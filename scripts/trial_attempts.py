@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from depthlab.runs import exits
 SEEDS = (1, 2)
 # Of these, a publication and a run in a process of its own are made from an ordinary run.
 PUBLISHING, PROCESS, PARALLEL = "publishing", "real process", "data-parallel"
+LEAST_PART = 0.01  # of a phase
 MOST_ROWS = 11  # of its curves that a data-parallel run is let write before it is stopped
 
 
@@ -55,7 +56,7 @@ class Bench:
         if (variant, seed) not in self._wholes:
             logs = self.folder / f"whole-{variant}-{seed}"
             if variant == PARALLEL:
-                self.start_process(variant, seed, logs, self._await_record)
+                self.start_process(variant, seed, logs, lambda process: None)
             elif variant in self.forks.extents:
                 self.start(variant, seed, logs)
             else:  # the first time everything is imported, the second time the phases are measured
@@ -113,7 +114,7 @@ class Bench:
     def _await_record(self, process: subprocess.Popen[bytes]) -> None:
         while process.poll() is None:
             self.import_seconds = runs.cpu_seconds(process.pid) or self.import_seconds
-            if b"record.json" in b"".join(path.name.encode() for path in self.folder.rglob("imports/*/*/record.json")):
+            if runs.directory_of(self.folder / "imports"):
                 break
             time.sleep(0.02)
 
@@ -131,7 +132,6 @@ class Attempt:
         self.codes: list[int] = []
         self.wrong: list[str] = []
         self.refused = ""
-        logs.mkdir()
 
     @property
     def outcome(self) -> str:
@@ -140,9 +140,16 @@ class Attempt:
 
     def run(self) -> None:
         """Strike, continue, compare."""
+        self._begin()
         for moment in self.trial.moments:
             before = runs.progress(self.logs)
             ended = self._start(moment)
+            while not (ended.struck_in or self.struck_in) and moment.part > LEAST_PART:
+                # The run was over sooner than the one that was measured: again, with an earlier moment.
+                self._judge_any(ended)
+                self._begin()
+                moment = replace(moment, part=moment.part / 2)
+                ended = self._start(moment)
             if ended.struck_in:
                 self.struck_in.append(ended.struck_in)
                 self.codes.append(ended.code)
@@ -154,6 +161,11 @@ class Attempt:
             ended = self._start(None)
             self._judge_any(ended)
             self._judge_last(ended)
+
+    def _begin(self) -> None:
+        """Make the folder as it is before the first start."""
+        shutil.rmtree(self.logs, ignore_errors=True)
+        self.logs.mkdir()
 
     def _start(self, moment: Moment | None) -> runs.Start:
         if self.trial.variant == PARALLEL or (self.trial.variant == PROCESS and moment):
@@ -228,6 +240,9 @@ class PublishingAttempt(Attempt):
         super().__init__(bench, trial, logs)
         self.states = bench.published()
         self.results = logs / "results"
+
+    def _begin(self) -> None:
+        super()._begin()
         shutil.copytree(self.states[0], self.results)
 
     def _start(self, moment: Moment | None) -> runs.Start:

@@ -157,7 +157,9 @@ class Forks:
             struck = strike_by_clock(moment, extent, memory, lambda number: os.kill(pid, number), has_ended)
         _wait(has_ended, pid)
         code = os.waitstatus_to_exitcode(status[0])
-        return Start(code, said.read_text(errors="replace"), struck or memory.struck_in, memory[STEP], _end_strays(), False)
+        return Start(
+            code, said.read_text(errors="replace"), struck or memory.struck_in, memory[STEP], _end_strays(), False
+        )
 
 
 def _be_child(
@@ -192,7 +194,7 @@ def _import(names: Sequence[str]) -> None:
     for name in names:
         with suppress(Exception):
             importlib.import_module(name)
-    if len(os.listdir("/proc/self/task")) > 1:
+    if len(list(Path("/proc/self/task").iterdir())) > 1:
         raise RuntimeError("a module started a thread when it was imported: forks would lack it")
 
 
@@ -208,9 +210,12 @@ def _wait(has_ended: Callable[[], bool], pid: int) -> None:
 def start_process(words: Sequence[str], folder: Path, strike: Callable[[subprocess.Popen[bytes]], str | None]) -> Start:
     """Start train.py as a person does, let `strike` do what it does, wait."""
     said = folder / "said.txt"
-    with said.open("wb") as file, subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *words], cwd=ROOT, stdout=file, stderr=file
-    ) as process:
+    with (
+        said.open("wb") as file,
+        subprocess.Popen(
+            [sys.executable, str(ROOT / "train.py"), *words], cwd=ROOT, stdout=file, stderr=file
+        ) as process,
+    ):
         struck = strike(process)
         code = process.wait(SECONDS_FOR_A_START)
     return Start(code, said.read_text(errors="replace"), struck, 0, _end_strays(), True)
