@@ -37,7 +37,7 @@ from depthlab.records.environment import git_state
 # How often a variant is drawn, of a hundred trials.
 KILLED = {
     **{"ordinary": 29, "dense": 15, "ema": 13, "early stopping": 13, "compiled": 8, "bf16": 5, "accumulating": 4},
-    **{"chunks": 4, PUBLISHING: 5, PROCESS: 4},
+    **{"chunks": 5, PUBLISHING: 4, PROCESS: 4},
 }
 STOPPED = {"ordinary": 28, "accumulating": 24, "chunks": 20, "ema": 5, "early stopping": 5, PARALLEL: 10, PROCESS: 8}
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
@@ -139,7 +139,9 @@ def run_trials(
     """The trials that are not done yet, after those that are."""
     verdicts, done = list(before), {verdict.idx for verdict in before}
     bench = Bench(folder)
-    variants = STOPPED if arguments.stop else KILLED
+    variants: Mapping[str, int] = STOPPED if arguments.stop else KILLED
+    if arguments.only:
+        variants = {name: variants[name] for name in arguments.only.split(",")}
     if not probe().cpu_bf16:  # a processor without bf16 instructions is refused such runs
         variants = {name: weight for name, weight in variants.items() if name != "bf16"}
     for idx in range(arguments.number):
@@ -163,10 +165,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("number", type=int, metavar="N", help="number of trials")
     parser.add_argument("--stop", action="store_true", help="ask the runs to stop instead of killing them")
+    parser.add_argument("--only", metavar="A,B", help="variants (default: all, as often as they are worth)")
     parser.add_argument("--seed", type=int, default=0, help="of the trials (default 0)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the verdicts there, after every trial")
     parser.add_argument("--resume", action="store_true", help="leave out the trials that are in FILE")
     arguments = parser.parse_args()
+    known = STOPPED if arguments.stop else KILLED
+    if unknown := set(arguments.only.split(",") if arguments.only else ()) - set(known):
+        parser.error(f"no such variant: {', '.join(unknown)}. There are {', '.join(known)}.")
     if arguments.resume and not arguments.json:
         parser.error("--resume needs --json FILE")
     before = read_verdicts(arguments.json) if arguments.resume and arguments.json.exists() else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -134,12 +135,15 @@ class Forks:
         told = json.loads(found.read_text())
         self.extents[kind] = told["extent"]
         _import(told["modules"])
+        gc.collect()
+        gc.freeze()  # a collection in a fork would copy every page that it touches
 
     def start(
         self, kind: str, act: Callable[[Watch], int], moment: Moment | None = None, counts_all: bool = False
     ) -> Start:
         """Fork; strike at the moment, if there is one; wait."""
         memory, said, extent = SharedMemory(), self.folder / "said.txt", self.extents.get(kind, {})
+        before = _children()
         sys.stdout.flush()
         pid = os.fork()
         if not pid:
@@ -158,7 +162,7 @@ class Forks:
         _wait(has_ended, pid)
         code = os.waitstatus_to_exitcode(status[0])
         return Start(
-            code, said.read_text(errors="replace"), struck or memory.struck_in, memory[STEP], _end_strays(), False
+            code, said.read_text(errors="replace"), struck or memory.struck_in, memory[STEP], _end_strays(before), False
         )
 
 
@@ -209,7 +213,7 @@ def _wait(has_ended: Callable[[], bool], pid: int) -> None:
 
 def start_process(words: Sequence[str], folder: Path, strike: Callable[[subprocess.Popen[bytes]], str | None]) -> Start:
     """Start train.py as a person does, let `strike` do what it does, wait."""
-    said = folder / "said.txt"
+    said, before = folder / "said.txt", _children()
     with (
         said.open("wb") as file,
         subprocess.Popen(
@@ -218,22 +222,21 @@ def start_process(words: Sequence[str], folder: Path, strike: Callable[[subproce
     ):
         struck = strike(process)
         code = process.wait(SECONDS_FOR_A_START)
-    return Start(code, said.read_text(errors="replace"), struck, 0, _end_strays(), True)
+    return Start(code, said.read_text(errors="replace"), struck, 0, _end_strays(before), True)
 
 
-def _children() -> list[int]:
+def _children() -> set[int]:
     found = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    return [int(pid) for pid in found]
+    return {int(pid) for pid in found}
 
 
-def _end_strays() -> int:
+def _end_strays(before: set[int]) -> int:
     """How many processes a start has left that do not end by themselves; they are ended."""
     until = time.monotonic() + SECONDS_TO_DIE
-    while _children() and time.monotonic() < until:
-        with suppress(ChildProcessError):
-            os.waitpid(-1, os.WNOHANG)
+    while (left := _children() - before) and time.monotonic() < until:
+        for pid in left:
+            os.waitpid(pid, os.WNOHANG)
         time.sleep(0.005)
-    left = _children()
     for pid in left:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
