@@ -119,10 +119,8 @@ def _numbers(verdicts: Sequence[Verdict], kills: int) -> list[str]:
 def read_verdicts(path: Path) -> list[Verdict]:
     """The verdicts of a file that an earlier start has written."""
     rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["trials"]
-    return [
-        Verdict(**{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()})
-        for row in rows
-    ]
+    lists = ("phases", "codes", "details")
+    return [Verdict(**{**row, **{key: tuple(row[key]) for key in lists}}) for row in rows]
 
 
 def write_verdicts(path: Path, verdicts: Sequence[Verdict], arguments: argparse.Namespace) -> None:

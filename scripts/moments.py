@@ -145,12 +145,12 @@ class Watch:
     def _count_flushes(self) -> None:
         flush = os.fsync  # is no event
 
-        def counted(descriptor: int) -> None:
+        def counted(file: Any) -> None:
             self._count("file")
-            flush(descriptor)
+            flush(file)
             self._count("file")
 
-        os.fsync = counted
+        setattr(os, "fsync", counted)  # noqa: B010  # the names of its arguments differ
 
     def _count(self, kind: str) -> None:
         phase = self._stack[-1]

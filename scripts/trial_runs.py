@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -87,7 +88,7 @@ def act_as_job(frozen: Path, watch: Watch) -> int:
     from depthlab.runs import build, process
 
     # Only a GPU captures steps. The same chunks are run here without a graph.
-    build.why_not_capturable = lambda *arguments: None
+    vars(build)["why_not_capturable"] = lambda *arguments: None
     mark_run(watch)
     sys.argv = ["depthlab.runs.process", str(frozen)]
     return process.main()
@@ -185,7 +186,7 @@ def _be_child(
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 1
     except BaseException:
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]  # there is an exception
+        traceback.print_exc()
     finally:
         for stream in (sys.stdout, sys.stderr):
             with suppress(BaseException):
