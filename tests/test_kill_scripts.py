@@ -31,21 +31,41 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="looks for process
 
 @pytest.mark.slow
 @on_linux
-@pytest.mark.parametrize("stop", [False, True])
-def test_runs_that_are_struck_end_like_whole_ones(command: Command, tmp_path: Path, stop: bool) -> None:
-    """Ordinary, compiled and published in the first case, chunks in the second."""
-    words = ("scripts/kill_trials.py", *(["--stop"] if stop else []), "--json", str(tmp_path / "found.json"))
-    only = "chunks,ordinary" if stop else "ordinary,ema,early stopping,publishing"
-    first = command(*words, "4", "--seed", "1", "--only", only)
-    assert first.returncode == 0, first.stdout + first.stderr
-    assert "4 of 4 identical" in first.stdout
-    again = command(*words, "5", "--seed", "1", "--only", only, "--resume")
-    assert "5 of 5 identical" in again.stdout, again.stdout + again.stderr
+@pytest.mark.parametrize("words", [("4", "--only", "ordinary,publishing"), ("4", "--stop", "--only", "chunks")])
+def test_runs_that_are_struck_end_like_whole_ones(command: Command, tmp_path: Path, words: tuple[str, ...]) -> None:
+    done = command("scripts/kill_trials.py", *words, "--seed", "1", "--json", str(tmp_path / "found.json"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 of 4 identical" in done.stdout
     found = json.loads((tmp_path / "found.json").read_text())["trials"]
-    assert [trial["idx"] for trial in found] == list(range(5))
     assert all(trial["phases"] for trial in found)
-    if stop:
-        assert {code for trial in found for code in trial["codes"]} <= {0, 75}
+    codes = {code for trial in found for code in trial["codes"]}
+    assert codes <= ({0, 75} if "--stop" in words else {-signal.SIGKILL})
+
+
+def test_trials_go_on_where_they_stopped_and_a_wrong_one_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made: list[int] = []
+
+    def try_out(bench: Any, trial: Any) -> Any:
+        made.append(trial.idx)
+        is_wrong = trial.idx == 4
+        details = ("weights differ",) if is_wrong else ()
+        outcome = "wrong" if is_wrong else "identical"
+        return TRIALS.Verdict(trial.idx, trial.variant, ("steps",), (-9,), outcome, details, 1.0)
+
+    monkeypatch.setattr(TRIALS, "Bench", lambda folder: None)
+    monkeypatch.setattr(TRIALS, "try_out", try_out)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    words = ["--json", str(tmp_path / "found.json"), "--resume"]
+    for number, code in ((3, 0), (4, 0), (6, 1)):
+        monkeypatch.setattr(sys, "argv", ["kill_trials.py", str(number), *words])
+        assert TRIALS.main() == code
+    assert made == list(range(6))
+    said = capsys.readouterr().out
+    assert "4 of 4 identical" in said
+    assert "weights differ" in said
+    assert "5 of 6 identical" in said
 
 
 @pytest.mark.slow
