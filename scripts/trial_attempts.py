@@ -176,13 +176,13 @@ class Attempt:
     def _strike(self, moment: Moment, process: subprocess.Popen[bytes]) -> str | None:
         """Strike a real process: after so much CPU time, or where the curves of a data-parallel run have so many rows.
 
-        A stop signal waits until there is a handler: while Python itself starts, a signal kills.
+        A stop signal waits until there are handlers.
         """
         rows = int((2 * moment.part - 1) * MOST_ROWS) if self.trial.variant == PARALLEL else -1
         seconds = moment.part * self.bench.measure_imports()
         while process.poll() is None:
             is_time = runs.cpu_seconds(process.pid) >= seconds if rows < 0 else num_rows(self.logs) > rows
-            if is_time and (moment.number == signal.SIGKILL or runs.has_handler(process.pid, moment.number)):
+            if is_time and (moment.number == signal.SIGKILL or runs.handles_signals(process.pid)):
                 process.send_signal(moment.number)
                 return phase_by_files(self.logs)
             time.sleep(0.005)

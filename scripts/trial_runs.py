@@ -306,10 +306,10 @@ def cpu_seconds(pid: int) -> float:
     return sum(map(int, used)) / os.sysconf("SC_CLK_TCK")
 
 
-def has_handler(pid: int, number: int) -> bool:
-    """Whether a process handles a signal by itself."""
+def handles_signals(pid: int) -> bool:
+    """Whether a process has its handlers: while Python itself starts, signals are Python's."""
     with suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("SigCgt:"):
-                return bool(int(line.split()[1], 16) & 1 << (number - 1))
+                return bool(int(line.split()[1], 16) & 1 << (signal.SIGTERM - 1))
     return False

@@ -361,15 +361,15 @@ def test_a_process_that_is_stopped_while_it_imports_ends_cleanly(tmp_path: Path,
     signals = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
     for idx in range(signals.index(number), NUM_OFFSETS, len(signals)):
         process = started(tmp_path / str(idx), "trainer.max_steps=12")
-        wait_for_cpu_seconds(process, CPU_SECONDS_OF_A_START * (idx / NUM_OFFSETS) ** 2, number)
+        wait_for_cpu_seconds(process, CPU_SECONDS_OF_A_START * (idx / NUM_OFFSETS) ** 2)
         process.send_signal(number)
         said, _ = process.communicate(timeout=120)
         assert process.returncode in ((75, 130) if number == signal.SIGINT else (75,)), said
         assert "Traceback" not in said
 
 
-def wait_for_cpu_seconds(process: subprocess.Popen[str], seconds: float, number: int) -> None:
-    """Until the process has used so much, and handles the signal: while Python itself starts, a signal kills it."""
+def wait_for_cpu_seconds(process: subprocess.Popen[str], seconds: float) -> None:
+    """Until the process has used so much, and handles SIGTERM: while Python itself starts, signals are Python's."""
     tick = os.sysconf("SC_CLK_TCK")
     while process.poll() is None:
         used = sum(map(int, Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[11:13])) / tick
@@ -378,6 +378,6 @@ def wait_for_cpu_seconds(process: subprocess.Popen[str], seconds: float, number:
             for line in Path(f"/proc/{process.pid}/status").read_text().splitlines()
             if line.startswith("SigCgt:")
         )
-        if used >= seconds and caught & 1 << (number - 1):
+        if used >= seconds and caught & 1 << (signal.SIGTERM - 1):
             return
         time.sleep(0.003)
