@@ -33,7 +33,7 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="looks for process
 @on_linux
 @pytest.mark.parametrize("words", [("4", "--only", "ordinary,publishing"), ("4", "--stop", "--only", "chunks")])
 def test_runs_that_are_struck_end_like_whole_ones(command: Command, tmp_path: Path, words: tuple[str, ...]) -> None:
-    done = command("scripts/kill_trials.py", *words, "--seed", "1", "--json", str(tmp_path / "found.json"))
+    done = command("scripts/kill_trials.py", *words, "--seed", "1", "--json", str(tmp_path / "found.json"), fresh=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 of 4 identical" in done.stdout
     found = json.loads((tmp_path / "found.json").read_text())["trials"]
@@ -71,7 +71,7 @@ def test_trials_go_on_where_they_stopped_and_a_wrong_one_is_told(
 @pytest.mark.slow
 @on_linux
 def test_a_killed_sweep_ends_whole(command: Command) -> None:
-    done = command("scripts/kill_sweep.py", "2", "--seed", "1", "--runs", "3", "--steps", "120")
+    done = command("scripts/kill_sweep.py", "2", "--seed", "1", "--runs", "3", "--steps", "120", fresh=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "3 of 3 runs finished after 2 kills" in done.stdout
 

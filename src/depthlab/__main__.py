@@ -14,6 +14,7 @@ COMMANDS = {
     "train": "train a run or a sweep; --help lists groups, options and keys",
     "report": "turn the records of sweeps into tables, figures and a page",
     "status": "list runs with state, step, error and age",
+    "extend": "train a finished run for more steps",
     "evaluate": "evaluate a finished run again, from its directory alone",
     "publish": "copy the runs of a sweep into results/ and write their report there",
     "show_batch": "save a training batch as a picture",
@@ -36,7 +37,7 @@ def main() -> int:
     if name not in COMMANDS:
         print(f"error: {name}: no such command.\n{_usage(program)}", file=sys.stderr)
         return 2
-    if name == "train":
+    if name in ("train", "extend"):
         prepare_signals()  # before the imports, which take a second
     code: int = import_module(f"depthlab.commands.{name}").main(arguments)
     return code

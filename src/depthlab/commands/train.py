@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -56,7 +56,7 @@ def train(arguments: Sequence[str], observer: Observer | None = None) -> int:
         check_names(sys.argv[1:], config_dir())
         check_hydra_keys(sys.argv[1:], config_dir())
         tree = _compose(command)
-        frozen = _freeze_if_shared(tree, command) if tree else None
+        frozen = freeze_if_shared(tree, command) if tree else None
     except (InputError, OSError, *CONFIGURATION_ERRORS) as error:
         if wants_traceback:
             raise
@@ -66,8 +66,7 @@ def train(arguments: Sequence[str], observer: Observer | None = None) -> int:
     except KeyboardInterrupt:
         return exits.INTERRUPTED
     if frozen is not None:
-        exits.block_signals()
-        os.execv(sys.executable, [sys.executable, "-P", "-m", "depthlab.runs.process", str(frozen)])
+        become_first_process(frozen)
     return perform(tree, command, observer=observer) if tree else exits.DONE
 
 
@@ -104,10 +103,16 @@ def _task(command: str, composed: list[DictConfig]) -> TaskFunction:
     return take
 
 
-def _freeze_if_shared(tree: Tree, command: str) -> Path | None:
+def freeze_if_shared(tree: Tree, command: str) -> Path | None:
     """The frozen configuration of a run that several processes share, None for any other run.
 
     Lightning starts the other processes with the command line of the first, which must not go through Hydra again.
     """
     config = check(tree)
     return freeze(tree, command) if config.trainer.strategy == "ddp" and not config.dry_run else None
+
+
+def become_first_process(frozen: Path) -> NoReturn:
+    """Go on as the first of the processes that share a run."""
+    exits.block_signals()
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "depthlab.runs.process", str(frozen)])
