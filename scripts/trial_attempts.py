@@ -23,7 +23,7 @@ SEEDS = (1, 2)
 # Of these, a publication and a run in a process of its own are made from an ordinary run.
 PUBLISHING, PROCESS, PARALLEL = "publishing", "real process", "data-parallel"
 LEAST_PART = 0.01  # of a phase
-MOST_ROWS = 11  # of its curves that a data-parallel run is let write before it is stopped
+MOST_STEPS = 11  # that a data-parallel run is let make before it is stopped
 
 
 @dataclass(frozen=True)
@@ -174,14 +174,14 @@ class Attempt:
         return self.bench.start(self.variant, self.trial.seed, self.logs, moment)
 
     def _strike(self, moment: Moment, process: subprocess.Popen[bytes]) -> str | None:
-        """Strike a real process: after so much CPU time, or where the curves of a data-parallel run have so many rows.
+        """Strike a real process: after so much CPU time, or where a data-parallel run has made so many steps.
 
         A stop signal waits until there are handlers.
         """
-        rows = int((2 * moment.part - 1) * MOST_ROWS) if self.trial.variant == PARALLEL else -1
+        steps = int((2 * moment.part - 1) * MOST_STEPS) if self.trial.variant == PARALLEL else -1
         seconds = moment.part * self.bench.measure_imports()
         while process.poll() is None:
-            is_time = runs.cpu_seconds(process.pid) >= seconds if rows < 0 else num_rows(self.logs) > rows
+            is_time = runs.cpu_seconds(process.pid) >= seconds if steps < 0 else last_step(self.logs) > steps
             if is_time and (moment.number == signal.SIGKILL or runs.handles_signals(process.pid)):
                 process.send_signal(moment.number)
                 return phase_by_files(self.logs)
@@ -219,8 +219,9 @@ class Attempt:
             good.add(exits.INTERRUPTED)
         if ended.code not in good:
             self.wrong.append(f"exit code {ended.code}: {ended.said[-1500:]}")
-        if not is_done and newest < ended.step:
-            self.wrong.append(f"step {ended.step} was taken, the newest checkpoint is of step {newest}")
+        step = max(ended.step, last_step(self.logs))
+        if not is_done and newest < step:
+            self.wrong.append(f"step {step} was taken, the newest checkpoint is of step {newest}")
 
     def _judge_last(self, ended: runs.Start) -> None:
         """What is wrong with a run that was continued to its end."""
@@ -266,9 +267,10 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
-def num_rows(logs: Path) -> int:
-    """How many rows the curves of the run below `logs` have."""
-    return sum(len(path.read_text().splitlines()) - 1 for path in logs.rglob("metrics.csv"))
+def last_step(logs: Path) -> int:
+    """The last step in the curves of the run below `logs`, 0 where there is none; its row may be half written."""
+    rows = [line for path in logs.rglob("metrics.csv") for line in path.read_text().split("\n")[1:-1]]
+    return int(rows[-1].partition(",")[0]) if rows else 0
 
 
 def phase_by_files(logs: Path) -> str:
@@ -276,6 +278,6 @@ def phase_by_files(logs: Path) -> str:
     directory = runs.directory_of(logs)
     if directory is None:
         return "import"
-    if num_rows(logs) < 1:
+    if not last_step(logs):
         return "first step"
     return "end" if read_record(directory).is_done else "steps"
