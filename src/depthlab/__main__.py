@@ -8,6 +8,7 @@ import sys
 from importlib import import_module
 
 from depthlab.config.program import program_words
+from depthlab.runs.exits import prepare_signals
 
 COMMANDS = {
     "train": "train a run or a sweep; --help lists groups, options and keys",
@@ -38,6 +39,8 @@ def main() -> int:
     if name not in COMMANDS:
         print(f"error: {name}: no such command.\n{_usage(program)}", file=sys.stderr)
         return 2
+    if name in ("train", "extend"):
+        prepare_signals()  # before the imports, which take a second
     code: int = import_module(f"depthlab.commands.{name}").main(arguments)
     return code
 
