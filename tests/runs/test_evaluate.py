@@ -12,7 +12,8 @@ from depthlab.config.check import check
 from depthlab.records.checkpoints import list_checkpoints, load_checkpoint
 from depthlab.records.record import read_record
 from depthlab.runs.build import build_data
-from depthlab.runs.evaluate import evaluate_run, load_run
+from depthlab.runs.evaluate import evaluate_run
+from depthlab.runs.open_run import load_run
 from depthlab.runs.run import run
 
 from ..conftest import Compose

@@ -22,7 +22,8 @@ from depthlab.records.curve_file import read_curves
 from depthlab.records.record import find_records, read_record
 from depthlab.runs import execute
 from depthlab.runs.build import build_data, build_network
-from depthlab.runs.evaluate import evaluate_run, load_run
+from depthlab.runs.evaluate import evaluate_run
+from depthlab.runs.open_run import load_run
 from depthlab.runs.process import perform
 from depthlab.runs.run import run
 from depthlab.training.endings import Interrupted

@@ -88,6 +88,33 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not (path.is_file() and _digest_path(path).is_file()):
         raise InputError(f"{path} is not a checkpoint with its .sha256 file beside it.")
+    content = load_checkpoint_file(path)
+    if path.name != checkpoint_path(path, content["step"]).name:
+        raise InputError(f"{path} is not a checkpoint of a run of this project.")
+    return content
+
+
+def load_checkpoint_file(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint that may have been copied or renamed; its sum is checked where it lies beside it.
+
+    Raises:
+        InputError: the file is missing, damaged, or no checkpoint of this project.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} is not a file.")
+    if _digest_path(path).is_file():
+        _check_digest(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever torch makes of bytes that are no checkpoint: a dozen kinds of error
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise InputError(f"{path} is not a checkpoint: {reason}") from None
+    if not _is_checkpoint(content):
+        raise InputError(f"{path} is not a checkpoint of a run of this project.")
+    return dict(content)
+
+
+def _check_digest(path: Path) -> None:
     try:
         expected = _digest_path(path).read_text().split()[0]
         intact = _sha256(path) == expected
@@ -95,23 +122,14 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is not a checkpoint with its .sha256 file beside it.") from None
     if not intact:
         raise InputError(f"{path} is damaged: its SHA-256 is not the one written beside it.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever torch makes of bytes that are no checkpoint: a dozen kinds of error
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise InputError(f"{path} is not a checkpoint: {reason}") from None
-    if not _is_checkpoint(content, path):
-        raise InputError(f"{path} is not a checkpoint of a run of this project.")
-    return dict(content)
 
 
-def _is_checkpoint(content: Any, path: Path) -> bool:
-    """Whether it holds the weights of the step that its name says, at least."""
+def _is_checkpoint(content: Any) -> bool:
+    """Whether it holds a step and the weights of a network, at least."""
     if not isinstance(content, dict) or type(content.get("step")) is not int:
         return False
     network = content.get("network")
-    is_network = isinstance(network, dict) and all(isinstance(value, torch.Tensor) for value in network.values())
-    return is_network and path.name == checkpoint_path(path, content["step"]).name
+    return isinstance(network, dict) and all(isinstance(value, torch.Tensor) for value in network.values())
 
 
 def remove_checkpoint(path: Path) -> None:
