@@ -14,6 +14,7 @@ COMMANDS = {
     "report": "turn the records of sweeps into tables, figures and a page",
     "status": "list runs with state, step, error and age",
     "evaluate": "evaluate a finished run again, from its directory alone",
+    "diagnose": "check every tensor of a network: gradients, steps, dead units, speed",
     "publish": "copy the runs of a sweep into results/ and write their report there",
     "show_batch": "save a training batch as a picture",
 }

@@ -147,6 +147,9 @@ def test_no_network_of_the_project_has_a_defect(compose_config: Compose, name: s
     restoring = RESTORING if "restorer" in name else ()
     found = diagnose_model(compose_config(*restoring, f"model={name}", *FITTING.get(name, ())))
     assert found.defects == []
-    assert all(row["trains"] and row["gradient"] > 0 and row["moved"] for row in found.tensors)
+    assert all(row["trains"] and row["moved"] for row in found.tensors)
+    overflows = found.gradients["streams"][0]["verdict"] == "overflows float32 on its way to the input"
+    assert overflows == (name == "plain1202")  # it grows by 1.15 a layer
+    assert overflows or all(row["gradient"] > 0 for row in found.tensors)
     assert sum(row["num_params"] for row in found.layers) == found.network["num_params"]
     assert sum(row["num_macs"] for row in found.layers) == found.network["num_macs"]

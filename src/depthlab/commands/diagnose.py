@@ -29,7 +29,6 @@ from depthlab.errors import InputError
 
 if TYPE_CHECKING:
     from depthlab.config.schema import TrainConfig
-    from depthlab.runs.diagnose import Diagnosis
 
 OPTIONS = ("run", "against", "out", "data_dir")
 FILE = "diagnosis.json"
@@ -102,18 +101,36 @@ def _diagnose(options: dict[str, str], overrides: list[str]) -> tuple[dict[str, 
     """The diagnosis as plain data, and where it goes unless something else is said."""
     if "run" in options and overrides:
         raise InputError(f"{overrides[0]}: a run has its own configuration. Give run=... or overrides, not both.")
-    from depthlab.config.commandline import compose_config
+    from depthlab.config.check import check
+    from depthlab.config.commandline import composed
+    from depthlab.config.folder import config_dir
     from depthlab.runs.defects import KINDS
     from depthlab.runs.diagnose import PARTS, diagnose_model, diagnose_run
+    from depthlab.runs.open_run import open_run
 
     with progress_bar(PARTS, "diagnose") as watch:
         if "run" in options:
-            against = options.get("against", "none")
-            found, weights = diagnose_run(options["run"], options.get("data_dir"), against, watch)
-            name = Path(options["run"]).resolve().name
-            folder = Path("logs") / "diagnosis" / name
+            run = open_run(options["run"], options.get("data_dir"))
+            found = diagnose_run(run, _other(run.config, options.get("against")), watch)
+            weights, name, logs = f"last weights of {run.name}", run.name, Path("logs")
         else:
-            config = compose_config(overrides)
-            found = diagnose_model(config, _other(config, options, overrides), watch)
-            weights, folder = "initial weights", Path(config.paths.log_dir) / "diagnosis" / config.model.name
-    return {"weights": weights, "checked": KINDS, **found.as_dict()}, folder
+            config = check(composed(overrides, config_dir()))
+            if "data_dir" in options:
+                config.paths.data_dir = options["data_dir"]
+            counterpart = COUNTERPART if config.model.two_stream else None
+            found = diagnose_model(config, _other(config, options.get("against", counterpart)), watch)
+            weights, name, logs = "initial weights", config.model.name, Path(config.paths.log_dir)
+    return {"weights": weights, "checked": KINDS, **found.as_dict()}, logs / "diagnosis" / name
+
+
+def _other(config: TrainConfig, model: str | None) -> TrainConfig | None:
+    """The same configuration with another network."""
+    if model in (None, "none"):
+        return None
+    from depthlab.config.check import check
+    from depthlab.config.commandline import composed
+    from depthlab.config.folder import config_dir
+    from depthlab.config.schema import as_dict
+
+    return check({**as_dict(config), "model": composed([f"model={model}"], config_dir())["model"]})
+

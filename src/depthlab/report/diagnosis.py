@@ -20,6 +20,15 @@ PAGE = "diagnosis.html"
 FIGURE = "gradients"
 MOST_ROWS = 30  # of a table in the terminal
 
+MEASURES = {
+    "parameters": "num_params",
+    "multiply-adds": "num_macs",
+    "forward, ms": "forward_ms",
+    "forward and backward, ms": "step_ms",
+    "weights, MiB": "params_mib",
+    "kept, MiB": "kept_mib",
+}
+
 Found = dict[str, Any]
 
 
@@ -39,17 +48,18 @@ def print_diagnosis(found: Found, document: Document, page: Path) -> None:
     for finding in findings(found):
         console.print(f"{finding.title}: {finding.word}.", style=COLOURS[finding.tone], end=" ")
         console.print(finding.text)
-    for table in (layers_table(found), speed_table(found)):
+    layers = {**found, "layers": [row for row in found["layers"] if row["num_macs"]]}  # without norms
+    for table in (layers_table(layers), speed_table(found)):
         console.print(_grid(table))
-    if len(found["layers"]) > MOST_ROWS:
-        console.print(f"{len(found['layers']) - MOST_ROWS} more layers are on the page.")
+    if len(layers["layers"]) > MOST_ROWS:
+        console.print(f"{len(layers['layers']) - MOST_ROWS} more layers with weights are on the page.")
     console.print(f"page: {page}")
 
 
 def _grid(table: Table) -> Grid:
     grid = Grid(*table.header, box=None)
     for column, right in zip(grid.columns, table.numeric(), strict=True):
-        column.justify, column.overflow = ("right" if right else "left"), "fold"
+        column.justify, column.no_wrap = ("right" if right else "left"), True
     for row in table.rows[:MOST_ROWS]:
         grid.add_row(*map(show, row))
     return grid
@@ -184,16 +194,18 @@ def streams_table(streams: Found) -> Table:
 
 
 def speed_table(found: Found) -> Table:
-    """The networks beside each other, and their ratios."""
-    keys = ("num_params", "num_macs", "forward_ms", "step_ms", "params_mib", "kept_mib")
-    rows: list[tuple[Cell, ...]] = [(row["network"], *(row[key] for key in keys)) for row in found["speed"]]
-    if len(found["speed"]) > 1:
-        own, other = found["speed"]
-        rows.append(("ratio", *(float(own[key]) / other[key] if other[key] else None for key in keys)))
-    header = ("network", "parameters", "multiply-adds", "forward, ms", "forward and backward, ms", "weights, MiB")
-    caption = f"Medians for {found['network']['images'][0]} images on the CPU in float32, the networks in turns. "
-    kept = "Kept: what is stored of the forward pass for the gradient."
-    return Table("speed", caption + kept, (*header, "kept, MiB"), tuple(rows))
+    """The networks beside each other, and their ratio."""
+    rows: list[tuple[Cell, ...]] = []
+    for words, key in MEASURES.items():
+        values = [row[key] for row in found["speed"]]
+        is_pair = len(values) == 2 and values[1]
+        rows.append((words, *values, *([values[0] / values[1]] if is_pair else [])))
+    names = tuple(row["network"] for row in found["speed"])
+    caption = (
+        f"Medians for {found['network']['images'][0]} images on the CPU in float32, the networks in turns. Kept: what is "
+        "stored of the forward pass for the gradient."
+    )
+    return Table("speed", caption, ("", *names, *(("ratio",) if len(names) == 2 else ())), tuple(rows))
 
 
 def _dead_table(rows: Sequence[tuple[Cell, ...]]) -> Table:

@@ -7,17 +7,19 @@ are. The numbers follow from the configuration, its seed included; only times di
 from __future__ import annotations
 
 import copy
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from depthlab.config.images import ImageSpec
 from depthlab.config.schema import TrainConfig
 from depthlab.errors import InputError
 from depthlab.models import TwoStream, count_macs, count_params, freeze
@@ -36,6 +38,9 @@ from depthlab.runs.defects import (
 )
 from depthlab.training.callbacks.gradient_norms import PROBE_IMAGES, probed_layers
 from depthlab.training.module import SupervisedModule
+
+if TYPE_CHECKING:
+    from depthlab.runs.open_run import OpenRun
 
 # The largest norm of a tensor's gradient over the smallest. Residual networks of basic blocks have 44 to 738 here at
 # their initialisation, up to 110 layers. Beyond 2^24, updates of the one tensor are lost in float32 at a rate at which
@@ -110,6 +115,20 @@ def diagnose_model(
             built = build_network(against, data.image_spec, data.num_outputs, data.normalization)
             other = Compared(against.model.name, built)
         return diagnose(network, config, sample, other, watch)
+
+
+def diagnose_run(
+    run: OpenRun, against: TrainConfig | None = None, watch: Callable[[str], None] = lambda part: None
+) -> Diagnosis:
+    """Diagnose a run's network with its last weights, on the run's first training images. See `diagnose_model`."""
+    images, targets, classes = run.data("train")
+    targets = torch.from_numpy(targets[:PROBE_IMAGES])
+    sample = Sample(run.preprocess(images[:PROBE_IMAGES]), targets, run.record.data["num_classes"], run.config.data.name)
+    with torch.random.fork_rng(devices=[]):
+        channels, height, width = _size(sample.images)
+        spec = ImageSpec(height, width, channels)
+        other = None if against is None else Compared(against.model.name, build_network(against, spec, sample.num_outputs))
+        return diagnose(run.network(), run.config, sample, other, watch)
 
 
 def diagnose(
@@ -239,8 +258,8 @@ def _gradients(subject: Subject) -> dict[str, Tensor | None]:
 
 def _summary(network: nn.Module, passed: Trace, gradients: dict[str, Tensor | None]) -> dict[str, Any]:
     """The extremes of the tensors' gradients, and for each stream the growth from its last layer to its first."""
-    norms = {name: float(torch.linalg.vector_norm(each)) for name, each in gradients.items() if each is not None}
-    alive = {name: norm for name, norm in norms.items() if 0 < norm < float("inf")}
+    norms = {name: _norm(each) for name, each in gradients.items() if each is not None}
+    alive = {name: norm for name, norm in norms.items() if 0 < norm < math.inf}
     weights = {call.name: norms.get(f"{call.name}.weight") for call in passed.calls if "downsample" not in call.name}
     found: dict[str, Any] = {"streams": []}
     for prefix, stream in streams(network).items():
@@ -252,20 +271,27 @@ def _summary(network: nn.Module, passed: Trace, gradients: dict[str, Tensor | No
         least, most = min(alive, key=alive.__getitem__), max(alive, key=alive.__getitem__)
         ratio = alive[most] / alive[least]
         found |= {"smallest": [least, alive[least]], "largest": [most, alive[most]], "ratio": ratio}
-        words = ("even", EVEN_RATIO), ("uneven", FLOAT32_RATIO), ("beyond float32", float("inf"))
+        words = ("even", EVEN_RATIO), ("uneven", FLOAT32_RATIO), ("beyond float32", math.inf)
         found["verdict"] = next(word for word, limit in words if ratio < limit)
     return found
 
 
+def _norm(values: Tensor) -> float:
+    """The L2 norm, in float64: its squares overflow float32 long before the values do."""
+    return float(torch.linalg.vector_norm(values, dtype=torch.float64))
+
+
 def _growth(norms: list[float]) -> dict[str, Any]:
-    """A line through the logarithms of the norms: the factor a layer towards the input, and over all layers."""
-    if len(norms) < 3 or not all(0 < norm < float("inf") for norm in norms):
-        return {"growth": None, "total": None, "fitted_layers": len(norms), "verdict": "not fitted"}
-    growth = float(np.exp(-np.polyfit(np.arange(len(norms)), np.log(norms), 1)[0]))
-    total = growth ** (len(norms) - 1)
+    """A line through the logarithms of the finite norms: the factor a layer towards the input, and over all layers."""
+    finite = [(place, math.log(norm)) for place, norm in enumerate(norms) if 0 < norm < math.inf]
+    if len(finite) < 3:
+        return {"growth": None, "total": None, "fitted_layers": len(finite), "verdict": "not fitted"}
+    growth = math.exp(-np.polyfit(*zip(*finite, strict=True), 1)[0])
+    total = growth ** (len(finite) - 1)
     verdict = "grows towards the input" if total > STEADY_GROWTH else "steady"
     verdict = "shrinks towards the input" if total < 1 / STEADY_GROWTH else verdict
-    return {"growth": growth, "total": total, "fitted_layers": len(norms), "verdict": verdict}
+    verdict = verdict if all(norm < math.inf for norm in norms) else "overflows float32 on its way to the input"
+    return {"growth": growth, "total": total, "fitted_layers": len(finite), "verdict": verdict}
 
 
 def _growth_defects(gradients: dict[str, Any]) -> list[Defect]:
@@ -290,10 +316,8 @@ def _tensors(module: SupervisedModule, gradients: dict[str, Tensor | None]) -> l
     for name, parameter in named.items():
         gradient, change = gradients.get(name), parameter.detach() - before[name]
         row = {"tensor": name, "shape": list(parameter.shape), "num_values": parameter.numel()}
-        norm = None if gradient is None else float(torch.linalg.vector_norm(gradient))
-        trains = parameter.requires_grad
-        moved, step = bool(change.any()), float(torch.linalg.vector_norm(change))
-        rows.append({**row, "trains": trains, "gradient": norm, "moved": moved, "step": step})
+        measured = {"gradient": None if gradient is None else _norm(gradient), "moved": bool(change.any())}
+        rows.append({**row, "trains": parameter.requires_grad, **measured, "step": _norm(change)})
     return rows
 
 
