@@ -15,6 +15,7 @@ COMMANDS = {
     "status": "list runs with state, step, error and age",
     "evaluate": "evaluate a finished run again, from its directory alone",
     "diagnose": "check every tensor of a network: gradients, steps, dead units, speed",
+    "explain": "show where in an image a run finds its answer",
     "publish": "copy the runs of a sweep into results/ and write their report there",
     "show_batch": "save a training batch as a picture",
 }

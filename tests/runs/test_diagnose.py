@@ -121,7 +121,9 @@ def planted(compose: Compose, name: str, plant: Callable[[Any], None]) -> Diagno
     return diagnose(network, config, sample)
 
 
-@pytest.mark.parametrize(("name", "plant", "kind", "where"), PLANTED, ids=lambda value: getattr(value, "__name__", value))
+@pytest.mark.parametrize(
+    ("name", "plant", "kind", "where"), PLANTED, ids=lambda value: getattr(value, "__name__", value)
+)
 def test_a_planted_defect_is_named_with_its_place_and_nothing_else_is(
     compose_config: Compose, name: str, plant: Callable[[Any], None], kind: str, where: str
 ) -> None:
@@ -129,7 +131,9 @@ def test_a_planted_defect_is_named_with_its_place_and_nothing_else_is(
     assert [(defect.kind, defect.where) for defect in found.defects] == [(kind, where)]
 
 
-@pytest.mark.parametrize(("name", "plant", "kind", "where"), IN_PLAIN, ids=lambda value: getattr(value, "__name__", value))
+@pytest.mark.parametrize(
+    ("name", "plant", "kind", "where"), IN_PLAIN, ids=lambda value: getattr(value, "__name__", value)
+)
 def test_it_is_named_in_a_plain_network_too(
     compose_config: Compose, name: str, plant: Callable[[Any], None], kind: str, where: str
 ) -> None:

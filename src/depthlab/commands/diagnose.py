@@ -23,13 +23,14 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from depthlab.errors import InputError
 
 if TYPE_CHECKING:
     from depthlab.config.schema import TrainConfig
 
+T = TypeVar("T")
 OPTIONS = ("run", "against", "out", "data_dir")
 FILE = "diagnosis.json"
 COUNTERPART = "two_stream_dense"  # that a network in two streams is compared with
@@ -82,8 +83,8 @@ def split_options(arguments: Sequence[str], names: Sequence[str]) -> tuple[dict[
 
 
 @contextmanager
-def progress_bar(parts: Sequence[str], title: str) -> Iterator[Callable[[str], None]]:
-    """A bar on standard error that moves on with the name of each part; none where that is no terminal."""
+def progress_bar(parts: Sequence[T], title: str) -> Iterator[Callable[[T], None]]:
+    """A bar on standard error that moves on to each of `parts` that is named; none where that is no terminal."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -91,7 +92,7 @@ def progress_bar(parts: Sequence[str], title: str) -> Iterator[Callable[[str], N
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=len(parts))
 
-        def watch(part: str) -> None:
+        def watch(part: T) -> None:
             bar.update(task, completed=list(parts).index(part), description=f"{title}: {part}")
 
         yield watch
@@ -133,4 +134,3 @@ def _other(config: TrainConfig, model: str | None) -> TrainConfig | None:
     from depthlab.config.schema import as_dict
 
     return check({**as_dict(config), "model": composed([f"model={model}"], config_dir())["model"]})
-

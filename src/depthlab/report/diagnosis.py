@@ -143,14 +143,16 @@ def _other_findings(found: Found) -> list[Finding]:
         own, other = found["speed"]
         pairs = (("step_ms", "time a step"), ("num_params", "parameters"), ("kept_mib", "memory for the gradient"))
         text = ", ".join(f"{own[key] / other[key]:.3g} times the {words}" for key, words in pairs if other[key])
-        made.append(Finding(f"Against {other['network']}", "measured in turns", f"{text[0].upper()}{text[1:]}.", "open"))
+        made.append(
+            Finding(f"Against {other['network']}", "measured in turns", f"{text[0].upper()}{text[1:]}.", "open")
+        )
     return made
 
 
 def layers_table(found: Found) -> Table:
     """Every module with parameters of its own, with the gradient's norm of its weights."""
     norms = {row["tensor"]: row["gradient"] for row in found["tensors"]}
-    dead = {row["after"]: row["dead"] for row in found["units"]}
+    dead = {row["before"]: row["dead"] for row in found["units"]}
     rows = tuple(
         (
             row["layer"],
@@ -163,9 +165,12 @@ def layers_table(found: Found) -> Table:
         )
         for row in found["layers"]
     )
-    header = ("layer", "kind", "output", "parameters", "multiply-adds", "gradient", "dead")
-    caption = "Multiply-adds for one image. Gradient: L2 norm of the mean loss's gradient for the weights. Dead: channels "
-    return Table("layers", f"{caption}that are zero for the whole batch where they enter the next layer.", header, rows)
+    header = ("layer", "kind", "output", "parameters", "multiply-adds", "gradient", "dead inputs")
+    caption = (
+        "Multiply-adds for one image. Gradient: L2 norm of the mean loss's gradient for the weights. Dead inputs: channels "
+        "that the layer receives and that are zero for the whole batch."
+    )
+    return Table("layers", caption, header, rows)
 
 
 def tensors_table(found: Found) -> Table:
@@ -190,7 +195,9 @@ def streams_table(streams: Found) -> Table:
     """Each stream alone."""
     rows = tuple(tuple(row.values()) for row in streams["alone"])
     header = ("stream", "parameters", "tensors", "mean |score|", "agrees with both")
-    return Table("streams", "Agrees: the part of the images with the same first class, in evaluation mode.", header, rows)
+    return Table(
+        "streams", "Agrees: the part of the images with the same first class, in evaluation mode.", header, rows
+    )
 
 
 def speed_table(found: Found) -> Table:
@@ -230,6 +237,8 @@ def gradient_figure(found: Found) -> Figure:
             norms = [norm if norm > 0 else float("nan") for norm in stream["norms"]]
             axes[0][0].plot(range(1, len(norms) + 1), norms, label=stream["stream"] or "network", markersize=3, **look)
         axes[0][0].set(yscale="log", xlabel="layer with weights, from the input on", ylabel="norm of the gradient")
+        axes[0][0].xaxis.get_major_locator().set_params(integer=True)
+        style.plain_numbers(axes[0][0])
         if len(streams) > 1:
             axes[0][0].legend()
     return Figure(FIGURE, title, "Weights of convolutions and linear layers; projections are left out.", drawing)

@@ -119,6 +119,8 @@ def trace(subject: Subject) -> Trace:
     found = Trace(torch.empty(0), calls)
 
     def before(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if chain and _stream_of(subject.network, name) is not _stream_of(subject.network, chain[-1]):
+            chain.clear()
         if is_layer(module):
             x = inputs[0].detach()
             per_channel = x.transpose(0, 1).flatten(1) if x.dim() != 2 else x.T
@@ -201,7 +203,12 @@ def traced_defects(subject: Subject, found: Trace, known: list[Defect]) -> list[
     if width != subject.num_outputs and not any(defect.kind == "wrong width" for defect in known):
         text = f"the network returns {width} values for an image; the data ask for {subject.num_outputs}"
         defects.append(Defect("wrong width", "the output", text))
-    return [*defects, *_dead(found, {defect.where for defect in known}), *_signs(subject, found), *_paths(subject, found)]
+    return [
+        *defects,
+        *_dead(found, {defect.where for defect in known}),
+        *_signs(subject, found),
+        *_paths(subject, found),
+    ]
 
 
 def _dead(found: Trace, explained: set[str]) -> Iterator[Defect]:
@@ -284,7 +291,9 @@ def _unreached(subject: Subject, names: list[str]) -> Iterator[Defect]:
     """A defect for each stream that no gradient reaches, and one for all other tensors of a kind."""
     rest = list(names)
     for prefix in streams(subject.network):
-        own = [name for name, each in subject.network.named_parameters() if name.startswith(prefix) and each.requires_grad]
+        own = [
+            name for name, each in subject.network.named_parameters() if name.startswith(prefix) and each.requires_grad
+        ]
         if prefix and own and set(own) <= set(rest):
             rest = [name for name in rest if name not in own]
             text = f"no gradient reaches any of the {len(own)} tensors of {prefix.rstrip('.')}"
@@ -343,4 +352,3 @@ def growth_defects(names: list[str], norms: list[float], growth: float | None) -
     if growth is not None and len(names) >= FEWEST_LAYERS and max(growth, 1 / growth) > LARGEST_GROWTH:
         return [Defect("exploding gradient", "the whole network", f"its norm changes by {growth:.3g} a layer")]
     return []
-

@@ -123,11 +123,15 @@ def diagnose_run(
     """Diagnose a run's network with its last weights, on the run's first training images. See `diagnose_model`."""
     images, targets, classes = run.data("train")
     targets = torch.from_numpy(targets[:PROBE_IMAGES])
-    sample = Sample(run.preprocess(images[:PROBE_IMAGES]), targets, run.record.data["num_classes"], run.config.data.name)
+    sample = Sample(
+        run.preprocess(images[:PROBE_IMAGES]), targets, run.record.data["num_classes"], run.config.data.name
+    )
     with torch.random.fork_rng(devices=[]):
         channels, height, width = _size(sample.images)
         spec = ImageSpec(height, width, channels)
-        other = None if against is None else Compared(against.model.name, build_network(against, spec, sample.num_outputs))
+        other = (
+            None if against is None else Compared(against.model.name, build_network(against, spec, sample.num_outputs))
+        )
         return diagnose(run.network(), run.config, sample, other, watch)
 
 
@@ -171,7 +175,9 @@ def diagnose(
         if found.streams is not None and not found.defects:
             found.defects += _additivity(found.streams)
         watch("speed")
-        found.speed = _speed({config.model.name: network, **({against.name: against.network} if against else {})}, subject)
+        found.speed = _speed(
+            {config.model.name: network, **({against.name: against.network} if against else {})}, subject
+        )
     return found
 
 
@@ -333,7 +339,9 @@ def _streams(network: nn.Module, images: Tensor) -> dict[str, Any] | None:
         num_tensors = len(list(streams(copied)[prefix].parameters()))
         size = {"num_params": count_params(streams(copied)[prefix]), "num_tensors": num_tensors}
         agrees = float((scores.argmax(dim=1) == both.argmax(dim=1)).float().mean())
-        rows.append({"stream": prefix.rstrip("."), **size, "mean_abs_score": float(scores.abs().mean()), "agrees": agrees})
+        rows.append(
+            {"stream": prefix.rstrip("."), **size, "mean_abs_score": float(scores.abs().mean()), "agrees": agrees}
+        )
     difference = float((sum(alone.values()) - both).abs().max())
     return {"alone": rows, "difference": difference, "mean_abs_score": float(both.abs().mean())}
 
