@@ -17,8 +17,10 @@ COMMANDS = {
     "diagnose": "check every tensor of a network: gradients, steps, dead units, speed",
     "explain": "show where in an image a run finds its answer",
     "publish": "copy the runs of a sweep into results/ and write their report there",
+    "data": "show a data set on one page: classes, duplicates, mean images, augmentation",
     "show_batch": "save a training batch as a picture",
 }
+ELSEWHERE = {"show_batch": ("data", "show_batch")}  # module and function of a command without a module of its own
 COMPLETION = "-sc"  # with this the shell asks for completions, without the name of a command
 TRAIN_LINE = re.compile(r"^\s*(\S*python\S*\s+-m\s+)?\S*depthlab\s+train\s+")
 
@@ -37,7 +39,8 @@ def main() -> int:
     if name not in COMMANDS:
         print(f"error: {name}: no such command.\n{_usage(program)}", file=sys.stderr)
         return 2
-    code: int = import_module(f"depthlab.commands.{name}").main(arguments)
+    module, function = ELSEWHERE.get(name, (name, "main"))
+    code: int = getattr(import_module(f"depthlab.commands.{module}"), function)(arguments)
     return code
 
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from depthlab.config.schema import TrainConfig
-from depthlab.models import TwoStream
 from depthlab.runs.build import build_data, build_network
 from depthlab.runs.diagnose import Diagnosis, Sample, diagnose, diagnose_model
 

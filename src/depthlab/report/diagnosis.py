@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table as Grid
 
 from depthlab.report.core import style
 from depthlab.report.core.document import Document, Finding, Section
 from depthlab.report.core.figures import Figure
 from depthlab.report.core.page import to_html
-from depthlab.report.core.table import Cell, Table, show
-from depthlab.report.core.terminal import COLOURS
+from depthlab.report.core.table import Cell, Table
+from depthlab.report.core.terminal import COLOURS, grid
 
 PAGE = "diagnosis.html"
 FIGURE = "gradients"
@@ -50,19 +49,10 @@ def print_diagnosis(found: Found, document: Document, page: Path) -> None:
         console.print(finding.text)
     layers = {**found, "layers": [row for row in found["layers"] if row["num_macs"]]}  # without norms
     for table in (layers_table(layers), speed_table(found)):
-        console.print(_grid(table))
+        console.print(grid(table, MOST_ROWS))
     if len(layers["layers"]) > MOST_ROWS:
         console.print(f"{len(layers['layers']) - MOST_ROWS} more layers with weights are on the page.")
     console.print(f"page: {page}")
-
-
-def _grid(table: Table) -> Grid:
-    grid = Grid(*table.header, box=None)
-    for column, right in zip(grid.columns, table.numeric(), strict=True):
-        column.justify, column.no_wrap = ("right" if right else "left"), True
-    for row in table.rows[:MOST_ROWS]:
-        grid.add_row(*map(show, row))
-    return grid
 
 
 def describe(found: Found) -> Document:
@@ -167,8 +157,8 @@ def layers_table(found: Found) -> Table:
     )
     header = ("layer", "kind", "output", "parameters", "multiply-adds", "gradient", "dead inputs")
     caption = (
-        "Multiply-adds for one image. Gradient: L2 norm of the mean loss's gradient for the weights. Dead inputs: channels "
-        "that the layer receives and that are zero for the whole batch."
+        "Multiply-adds for one image. Gradient: L2 norm of the mean loss's gradient for the weights. Dead inputs: "
+        "channels that the layer receives and that are zero for the whole batch."
     )
     return Table("layers", caption, header, rows)
 
@@ -209,8 +199,8 @@ def speed_table(found: Found) -> Table:
         rows.append((words, *values, *([values[0] / values[1]] if is_pair else [])))
     names = tuple(row["network"] for row in found["speed"])
     caption = (
-        f"Medians for {found['network']['images'][0]} images on the CPU in float32, the networks in turns. Kept: what is "
-        "stored of the forward pass for the gradient."
+        f"Medians for {found['network']['images'][0]} images on the CPU in float32, the networks in turns. Kept: what "
+        "is stored of the forward pass for the gradient."
     )
     return Table("speed", caption, ("", *names, *(("ratio",) if len(names) == 2 else ())), tuple(rows))
 

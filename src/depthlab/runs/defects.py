@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import copy
 import math
-import os.path
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any
 
 import torch
@@ -312,7 +311,8 @@ def _unreached(subject: Subject, names: list[str]) -> Iterator[Defect]:
 
 def _common_module(names: list[str]) -> str:
     """The innermost module that holds all of the tensors; where none does, that of the last one."""
-    common = os.path.commonprefix([name.split(".")[:-1] for name in names])
+    columns = zip(*(name.split(".")[:-1] for name in names), strict=False)
+    common = [words[0] for words in takewhile(lambda words: len(set(words)) == 1, columns)]
     return ".".join(common or names[-1].split(".")[:-1]) or names[-1]
 
 

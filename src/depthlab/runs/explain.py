@@ -63,9 +63,9 @@ def explain(
 ) -> Attributions:
     """Attribute the likeliest class of each image to its pixels, in float32.
 
-    Grad-CAM (Selvaraju et al. 2017) is captum's LayerGradCam without its negative part, interpolated to the image's size;
-    saliency the largest absolute gradient over the channels; occlusion how much the class's score falls when a square is
-    replaced by the mean image.
+    Grad-CAM (Selvaraju et al. 2017) is captum's LayerGradCam without its negative part, interpolated to the image's
+    size. Saliency is the largest absolute gradient over the channels. Occlusion is by how much the class's score falls
+    when a square is replaced by the mean image.
 
     Args:
         run: what `open_run` returns.
