@@ -36,6 +36,7 @@ from depthlab.runs.defects import (
     trace,
     traced_defects,
 )
+from depthlab.runs.describe import describe_network
 from depthlab.training.callbacks.gradient_norms import PROBE_IMAGES, probed_layers
 from depthlab.training.module import SupervisedModule
 
@@ -76,7 +77,7 @@ class Compared:
 class Diagnosis:
     """What was found, part by part, as plain data for a file."""
 
-    network: dict[str, Any]
+    network: dict[str, Any] = field(default_factory=dict)
     defects: list[Defect] = field(default_factory=list)
     layers: list[dict[str, Any]] = field(default_factory=list)
     tensors: list[dict[str, Any]] = field(default_factory=list)
@@ -113,7 +114,7 @@ def diagnose_model(
         other = None
         if against is not None:
             built = build_network(against, data.image_spec, data.num_outputs, data.normalization)
-            other = Compared(against.model.name, built)
+            other = _compared(against, built, images)
         return diagnose(network, config, sample, other, watch)
 
 
@@ -121,17 +122,15 @@ def diagnose_run(
     run: OpenRun, against: TrainConfig | None = None, watch: Callable[[str], None] = lambda part: None
 ) -> Diagnosis:
     """Diagnose a run's network with its last weights, on the run's first training images. See `diagnose_model`."""
-    images, targets, classes = run.data("train")
-    targets = torch.from_numpy(targets[:PROBE_IMAGES])
-    sample = Sample(
-        run.preprocess(images[:PROBE_IMAGES]), targets, run.record.data["num_classes"], run.config.data.name
-    )
+    labelled, num_outputs = run.data("train"), run.record.data["num_classes"]
+    images, targets = run.preprocess(labelled.images[:PROBE_IMAGES]), torch.from_numpy(labelled.labels[:PROBE_IMAGES])
+    sample = Sample(images, targets, num_outputs, run.config.data.name)
+    channels, height, width = _size(images)
     with torch.random.fork_rng(devices=[]):
-        channels, height, width = _size(sample.images)
-        spec = ImageSpec(height, width, channels)
-        other = (
-            None if against is None else Compared(against.model.name, build_network(against, spec, sample.num_outputs))
-        )
+        other = None
+        if against is not None:
+            built = build_network(against, ImageSpec(height, width, channels), num_outputs)
+            other = _compared(against, built, images)
         return diagnose(run.network(), run.config, sample, other, watch)
 
 
@@ -145,7 +144,7 @@ def diagnose(
     """Diagnose `network`, which `config` declares, on a batch. See `diagnose_model`."""
     copied = copy.deepcopy(network)
     module = build_module(config, copied, sample.num_outputs)
-    found = Diagnosis(_describe(network, config, sample))
+    found = Diagnosis()
     with torch.random.fork_rng(devices=[]), as_in_training(copied):
         subject = Subject(
             copied,
@@ -158,6 +157,7 @@ def diagnose(
         watch("layers")
         found.defects += static_defects(subject)
         passed = _trace(subject, found.defects)
+        found.network = _describe(network, config, sample)
         found.layers = _layers(copied, sample.images.shape[1:])
         watch("signals")
         found.defects += traced_defects(subject, passed, found.defects)
@@ -179,6 +179,12 @@ def diagnose(
             {config.model.name: network, **({against.name: against.network} if against else {})}, subject
         )
     return found
+
+
+def _compared(config: TrainConfig, network: nn.Module, images: Tensor) -> Compared:
+    channels, height, width = _size(images)
+    described = describe_network(config, network, ImageSpec(height, width, channels))  # raises InputError early
+    return Compared(described["name"], network)
 
 
 def _describe(network: nn.Module, config: TrainConfig, sample: Sample) -> dict[str, Any]:
@@ -292,7 +298,8 @@ def _growth(norms: list[float]) -> dict[str, Any]:
     finite = [(place, math.log(norm)) for place, norm in enumerate(norms) if 0 < norm < math.inf]
     if len(finite) < 3:
         return {"growth": None, "total": None, "fitted_layers": len(finite), "verdict": "not fitted"}
-    growth = math.exp(-np.polyfit(*zip(*finite, strict=True), 1)[0])
+    places, logs = zip(*finite, strict=True)
+    growth = math.exp(-np.polyfit(places, logs, 1)[0])
     total = growth ** (len(finite) - 1)
     verdict = "grows towards the input" if total > STEADY_GROWTH else "steady"
     verdict = "shrinks towards the input" if total < 1 / STEADY_GROWTH else verdict
@@ -386,7 +393,8 @@ def _speed(networks: dict[str, nn.Module], subject: Subject) -> list[dict[str, A
 def _backward(subject: Subject, network: nn.Module) -> None:
     loss = subject.loss_of(network(subject.images))
     if loss.requires_grad:
-        loss.backward()
+        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        torch.autograd.grad(loss, trained, allow_unused=True)
 
 
 def _kept_bytes(subject: Subject, network: nn.Module) -> int:

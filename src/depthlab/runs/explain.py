@@ -159,7 +159,8 @@ def overlay(image: Bytes, values: NDArray[np.float32]) -> Bytes:
     colours = colormaps["inferno"](values)[..., :3]
     weight = OPACITY * values[..., None]
     mixed = (1 - weight) * np.broadcast_to(image, (*image.shape[:2], 3)) + weight * 255 * colours
-    return mixed.round().astype(np.uint8)
+    drawn: Bytes = mixed.round().astype(np.uint8)
+    return drawn
 
 
 def draw_sheet(found: Sequence[Attributions]) -> Image.Image:

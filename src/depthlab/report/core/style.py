@@ -7,11 +7,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from PIL.Image import Image
+
 from depthlab.report.core.groups import Group
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from PIL.Image import Image
 
 # Okabe and Ito's palette without its yellow, which vanishes on white; shallow networks come first.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -69,7 +70,7 @@ def save(figure: Figure | Image | None, folder: Path, name: str) -> None:
         for suffix in (".png", ".pdf"):
             (folder / f"{name}{suffix}").unlink(missing_ok=True)
         return
-    if not hasattr(figure, "savefig"):
+    if isinstance(figure, Image):
         figure.save(folder / f"{name}.png", optimize=True)
         return
     with look():
