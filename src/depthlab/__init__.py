@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from depthlab.runs import diff as diff
-    from depthlab.runs.open_run import load_run as load_run
+    from depthlab.runs.evaluate import load_run as load_run
     from depthlab.runs.open_run import open_run as open_run
 
 __version__ = "0.1.0"
 __all__ = ["diff", "load_run", "open_run", "runs"]
 
-_PLACES = {"open_run": "depthlab.runs.open_run", "load_run": "depthlab.runs.open_run", "diff": "depthlab.runs"}
+_PLACES = {"open_run": "depthlab.runs.open_run", "load_run": "depthlab.runs.evaluate", "diff": "depthlab.runs"}
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import shutil
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import torch
 from PIL import Image
 
 import depthlab
+from depthlab.commands.predict import main
 from depthlab.config.check import check
 from depthlab.data.image_files import decode
 from depthlab.errors import InputError
@@ -23,7 +26,7 @@ from depthlab.records.publishing import publish
 from depthlab.runs.open_run import OpenRun, open_run
 from depthlab.runs.run import run
 
-from ..conftest import ROOT, compose_tree
+from ..conftest import ROOT, Command, compose_tree
 from ..records.test_checkpoints import sign
 from ..whole_runs import SMALL, set_status
 
@@ -57,7 +60,7 @@ def test_predictions_give_the_recorded_error_to_the_digit(opened: OpenRun) -> No
         assert found.error(labels) == opened.record.metrics[f"{split}/err"]
         assert classes == found.classes == tuple("0123456789")
         assert found.confusion(labels).sum() == len(labels)
-    assert found.error(labels) < 60
+    assert found.error(labels) < 20
     averaged = opened.predict(images, weights="ema")
     assert averaged.error(labels) == opened.record["metrics_ema"]["test/err"]
     assert not np.array_equal(averaged.probabilities, found.probabilities)
@@ -231,6 +234,14 @@ def test_runs_are_listed_and_compared(folder: Path, opened: OpenRun) -> None:
         depthlab.runs(folder / "absent")
 
 
+def test_tables_are_lists_of_dicts_without_pandas(
+    opened: OpenRun, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    assert [row["step"] for row in opened.curves()] == [20, 30, 40, 60]
+    assert [row["seed"] for row in depthlab.runs(folder)] == [1, 2]
+
+
 def test_a_published_run_has_no_weights_until_they_are_put_there(opened: OpenRun, tmp_path: Path) -> None:
     place = publish(opened.place.parent, tmp_path / "published", allow_dirty=True)[0]
     published = open_run(place)
@@ -256,6 +267,24 @@ def test_a_run_without_a_result_is_refused(opened: OpenRun, tmp_path: Path, stat
     with pytest.raises(InputError, match=message):
         open_run(directory).predict(np.zeros((8, 8), np.uint8))
     assert len(open_run(directory).curves())
+
+
+def test_a_missing_extension_is_named(opened: OpenRun, tmp_path: Path) -> None:
+    directory = Path(shutil.copytree(opened.place, tmp_path / opened.place.name))
+    record = json.loads((directory / "record.json").read_text())
+    record["config"]["model"]["name"], record["extensions"] = "mixer", {"mylab": "1.2"}
+    (directory / "record.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"extension that is not installed here: mylab 1.2"):
+        open_run(directory).predict(np.zeros((8, 8), np.uint8))
+
+
+def test_a_damaged_record_is_listed_as_such(opened: OpenRun, tmp_path: Path) -> None:
+    shutil.copytree(opened.place, tmp_path / "whole")
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / "record.json").write_text("{")
+    rows = depthlab.runs(tmp_path)
+    rows = rows.to_dict("records") if hasattr(rows, "to_dict") else rows
+    assert [str(row["status"])[:8] for row in rows] == ["finished", "damaged:"]
 
 
 def test_what_there_is_not_is_said(opened: OpenRun, folder: Path, tmp_path: Path) -> None:
@@ -306,3 +335,57 @@ print(*sorted({{"lightning", "torchmetrics", "hydra", "torchvision", "matplotlib
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_the_command_names_classes(
+    opened: OpenRun, tmp_path: Path, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, labels, classes = opened.data()
+    for idx in range(30):
+        place = tmp_path / "images" / classes[labels[idx]]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(images[idx, ..., 0]).save(place / f"{idx}.png")
+    expected = opened.predict(tmp_path / "images", top=2)
+    out, one = tmp_path / "predictions.csv", tmp_path / "images" / classes[labels[0]] / "0.png"
+    arguments = [f"run={opened.place}", f"images={tmp_path / 'images'}", "top=2", f"out={out}"]
+    assert main([*arguments, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["class"] for row in found["images"]] == [row["class"] for row in expected.rows()]
+    truth = [classes.index(Path(name).parent.name) for name in expected.names]
+    assert found["error"] == expected.error(truth)
+    assert np.array(found["confusion"]).sum() == 30
+    with out.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["label"] for row in rows] == [classes[label] for label in truth]
+    assert main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert "and 10 more\n30 rows in" in shown
+    assert all(text in shown for text in ("class / predicted", f"error {found['error']:.2f} % of 30 images"))
+    done = command("-m", "depthlab", "predict", f"run={opened.place}", f"images={one}", "--json")
+    assert json.loads(done.stdout)["images"][0]["class"] == opened.predict(one).top_names[0][0]
+    assert done.stderr == ""
+
+
+def test_the_command_names_mistakes(opened: OpenRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "note.txt").write_text("no image")
+    (tmp_path / "0").mkdir()
+    (tmp_path / "eleven").mkdir()
+    for folder in ("0", "eleven", "."):
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / folder / "a.png")
+    cases = {
+        "note.txt cannot be decoded": [f"images={tmp_path / 'note.txt'}"],
+        "top=some: an integer": [f"images={tmp_path}", "top=some"],
+        "image=x: no such option. Did you mean images?": ["image=x"],
+        "images=... is missing": [],
+        "eleven is no class of the run": [f"images={tmp_path}"],
+        "accelerator=tpu: there is no such device": [f"images={tmp_path / '0'}", "accelerator=tpu"],
+        "it cannot be written": [f"images={tmp_path / '0'}", f"out={tmp_path / 'absent' / 'a.csv'}"],
+    }
+    for message, arguments in cases.items():
+        assert main([f"run={opened.place}", *arguments]) == 2
+        assert message in capsys.readouterr().err
+    assert main(["--help"]) == 0
+    assert "images=FILE|FOLDER" in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "eleven")
+    assert main([f"run={opened.place}", f"images={tmp_path}"]) == 2
+    assert "lies beside the classes' folders" in capsys.readouterr().err

@@ -11,8 +11,7 @@ from sklearn.metrics import r2_score
 from depthlab.records.curve_file import read_curves
 from depthlab.records.record import read_record
 from depthlab.runs.build import build_data
-from depthlab.runs.evaluate import evaluate_run
-from depthlab.runs.open_run import load_run
+from depthlab.runs.evaluate import evaluate_run, load_run
 from depthlab.runs.run import run
 
 from ..conftest import Compose

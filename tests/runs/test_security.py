@@ -14,8 +14,7 @@ import torch
 from depthlab.config.check import check
 from depthlab.errors import InputError
 from depthlab.records.checkpoints import list_checkpoints
-from depthlab.runs.evaluate import evaluate_run
-from depthlab.runs.open_run import load_run
+from depthlab.runs.evaluate import evaluate_run, load_run
 from depthlab.runs.run import run
 
 from ..conftest import ROOT, Compose, compose_tree

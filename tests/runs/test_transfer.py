@@ -19,8 +19,7 @@ from depthlab.records.record import read_record
 from depthlab.records.weight_files import find_weights, weights_hash
 from depthlab.report.report import make_report
 from depthlab.runs.build import build_module, build_network
-from depthlab.runs.evaluate import evaluate_run
-from depthlab.runs.open_run import load_run
+from depthlab.runs.evaluate import evaluate_run, load_run
 from depthlab.runs.run import run
 from depthlab.training.callbacks.checkpointing import Checkpoints
 

@@ -24,7 +24,7 @@ from depthlab.records.checkpoints import list_checkpoints, load_checkpoint
 from depthlab.records.record import read_record
 from depthlab.runs import callbacks
 from depthlab.runs.build import build_data
-from depthlab.runs.open_run import load_run
+from depthlab.runs.evaluate import load_run
 from depthlab.runs.run import run
 from depthlab.training.callbacks import gradient_norms as gradients
 from depthlab.training.callbacks.checkpointing import Checkpoints

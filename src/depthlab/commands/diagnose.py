@@ -19,6 +19,7 @@ Exit code: 0 without defects, 1 with defects, 2 on a mistake.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -111,7 +112,7 @@ def _diagnose(options: dict[str, str], overrides: list[str]) -> tuple[dict[str, 
 
     with progress_bar(PARTS, "diagnose") as watch:
         if "run" in options:
-            run = open_run(options["run"], options.get("data_dir"))
+            run = open_run(options["run"], options.get("data_dir") or os.environ.get("DEPTHLAB_DATA_DIR"))
             found = diagnose_run(run, _other(run.config, options.get("against")), watch)
             weights, name, logs = f"last weights of {run.name}", run.name, Path("logs")
         else:

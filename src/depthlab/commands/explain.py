@@ -15,13 +15,14 @@ Needs captum: pip install -e '.[explain]'
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from depthlab.commands.diagnose import progress_bar, split_options
-from depthlab.config.nearest import nearest
+from depthlab.commands.diagnose import progress_bar
+from depthlab.config.program import key_values
 from depthlab.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,8 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(__doc__)
         return 0
     try:
-        options, rest = split_options(arguments, OPTIONS)
-        _check(options, rest)
+        options = key_values(arguments, OPTIONS, ("run", "images"))
         rows, sheet = _explain(options)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -55,25 +55,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _check(options: dict[str, str], rest: Sequence[str]) -> None:
-    if rest:
-        name = rest[0].partition("=")[0]
-        raise InputError(f"{rest[0]}: no such option. {nearest(name, OPTIONS)}")
-    for name in ("run", "images"):
-        if name not in options:
-            raise InputError(f"{name}=... is missing. --help says more.")
-    if not options.get("number", "1").isdecimal() or int(options.get("number", "1")) < 1:
-        raise InputError(f"number={options['number']}: an integer >= 1 is expected.")
-
-
 def _explain(options: dict[str, str]) -> tuple[list[dict[str, Any]], Path]:
     """Rows for each image and run, and the sheet."""
     from depthlab.runs.explain import draw_sheet, explain, write_overlays
     from depthlab.runs.open_run import open_run
 
-    runs = [open_run(options[name], options.get("data_dir")) for name in ("run", "against") if name in options]
+    number = options.get("number", "16")
+    if not number.isdecimal() or int(number) < 1:
+        raise InputError(f"number={number}: an integer >= 1 is expected.")
+    data_dir = options.get("data_dir") or os.environ.get("DEPTHLAB_DATA_DIR")
+    runs = [open_run(options[name], data_dir) for name in ("run", "against") if name in options]
     _check_twins(runs)
-    images = _images(runs[0], options["images"], int(options.get("number", "16")))
+    images = _images(runs[0], options["images"], int(number))
     found: list[Attributions] = []
     for run in runs:
         with progress_bar(range(len(images) + 1), run.name) as watch:

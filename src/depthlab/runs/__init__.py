@@ -20,13 +20,19 @@ def list_runs(folder: str | Path = "logs") -> Any:
     """A row for each run below `folder`: a pandas table where pandas is installed, else a list of dicts.
 
     Columns: directory, status, steps, those keys of the configurations that differ between the runs, then the metrics.
+    A run whose record is damaged has the status "damaged" with the reason, and nothing else.
 
     Raises:
         InputError: there is no such folder, or no run in it.
     """
     root = Path(folder)
-    records = {directory: read_record(directory) for directory in find_records(root)} if root.is_dir() else {}
-    if not records:
+    records, damaged = {}, []
+    for directory in find_records(root) if root.is_dir() else ():
+        try:
+            records[directory] = read_record(directory)
+        except InputError as error:
+            damaged.append({"directory": str(directory), "status": f"damaged: {error}"})
+    if not (records or damaged):
         raise InputError(f"{folder} holds no runs. Give the folder that runs were written to.")
     configs = {directory: flatten(record.config) for directory, record in records.items()}
     names = dict.fromkeys(["model.name", "data.name", "seed", *_differing(*configs.values())])
@@ -40,7 +46,7 @@ def list_runs(folder: str | Path = "logs") -> Any:
         }
         for directory, record in records.items()
     ]
-    return as_table(rows)
+    return as_table([*rows, *damaged])
 
 
 def diff(a: Any, b: Any) -> dict[str, tuple[Any, Any]]:

@@ -13,19 +13,25 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
-from depthlab.config.check import check
-from depthlab.config.images import ImageSpec
 from depthlab.config.nearest import nearest
-from depthlab.config.registry import installed_extensions
 from depthlab.config.schema import TrainConfig
-from depthlab.data.pictures import LARGEST_SIZE, AnyImages, Pictures, Preprocessing
+from depthlab.data.pictures import AnyImages, Pictures, Preprocessing
 from depthlab.errors import InputError
-from depthlab.records.checkpoints import checkpoint_path, list_checkpoints, load_checkpoint, load_checkpoint_file
+from depthlab.records.checkpoints import load_checkpoint_file
 from depthlab.records.curve_file import read_curves
-from depthlab.records.record import Record, find_records, read_record
-from depthlab.records.record_checks import check_record
+from depthlab.records.record import Record, read_record
 from depthlab.runs import as_table
-from depthlab.runs.build import build_data, build_network
+from depthlab.runs.build import build_data
+from depthlab.runs.evaluate import (
+    build_recorded,
+    check_finished,
+    check_recorded,
+    check_same_data,
+    find_run,
+    load_last,
+    put_weights,
+    record_of,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,7 +43,6 @@ if TYPE_CHECKING:
 
 WEIGHTS = ("last", "ema")
 AVERAGE = "WeightAverage"  # the key under which callbacks=ema keeps its state
-SHOWN = 5  # runs, in a message
 
 
 class LabelledImages(NamedTuple):
@@ -65,8 +70,8 @@ def open_run(path: str | Path, data_dir: str | Path | None = None, device: str =
     place = Path(path)
     if place.is_file():
         content = load_checkpoint_file(place)
-        return OpenRun(place, _record_of(content, place), content, data_dir, device)
-    directory = _find_run(place)
+        return OpenRun(place, record_of(content, place), content, data_dir, device)
+    directory = find_run(place)
     return OpenRun(directory, read_record(directory), None, data_dir, device)
 
 
@@ -125,7 +130,7 @@ class OpenRun:
             InputError: the run did not finish, or has no such weights.
         """
         if weights not in self._networks:
-            network = _build(self.config, self.record, str(self.place))
+            network = build_recorded(self.config, self.record, str(self.place))
             put_weights(network, self._state(weights), str(self.place))
             self._networks[weights] = network.eval().to(self.device)
         return self._networks[weights]
@@ -234,7 +239,7 @@ class OpenRun:
 
     def _checkpoint(self) -> dict[str, Any]:
         if self._content is None:
-            _check_finished(self.record, self.place)
+            check_finished(self.record, self.place)
             self._content = load_last(self.place, self.record)
         return self._content
 
@@ -273,125 +278,3 @@ class OpenRun:
         types = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
         dtype = types.get(self.record.precision or self.config.trainer.precision)
         return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype)
-
-
-def load_run(path: str | Path) -> tuple[nn.Module, Record]:
-    """The network of a run with its last weights, in evaluation mode on the CPU, and the run's record.
-
-    `open_run` returns these and what else belongs to them, normalisation and classes first of all.
-
-    Raises:
-        InputError: `path` is not a run's directory, its network is not installed, or its checkpoint is missing,
-            damaged or of another network.
-    """
-    directory = Path(path)
-    record = read_record(directory)
-    network = _build(check_recorded(record), record, str(directory))
-    put_weights(network, load_last(directory, record)["network"], str(directory))
-    return network.eval(), record
-
-
-def check_recorded(record: Record) -> TrainConfig:
-    """The configuration of a record, checked; where an extension is missing or another version, that is said.
-
-    Raises:
-        InputError: the configuration is not valid here.
-    """
-    installed, used = installed_extensions(), record.extensions or {}
-    missing = [f"{name} {version}" for name, version in used.items() if name not in installed]
-    for name, version in used.items():
-        if name in installed and installed[name] != version:
-            print(f"The extension {name} is {installed[name]} here; the run used {version}.")
-    try:
-        return check(record.config)
-    except InputError as error:
-        if missing:
-            raise InputError(f"The run uses an extension that is not installed here: {', '.join(missing)}.") from None
-        raise error
-
-
-def load_last(directory: Path, record: Record) -> dict[str, Any]:
-    """The checkpoint of a run's last step.
-
-    Raises:
-        InputError: it is missing or damaged.
-    """
-    checkpoint = checkpoint_path(directory, record.steps)
-    if not checkpoint.exists():
-        found = ", ".join(path.name for path in list_checkpoints(directory)) or "none"
-        raise InputError(
-            f"{directory} has no checkpoint of its last step ({checkpoint.name}); there is: {found}. "
-            "The run's command with rerun=true makes it again."
-        )
-    return load_checkpoint(checkpoint)
-
-
-def put_weights(network: nn.Module, state: dict[str, Tensor], where: str) -> None:
-    """Put weights into `network`, all of them or none. Raises InputError where they are another network's."""
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split()[:40])
-        raise InputError(f"{where} holds another network than its record names: {reason} ...") from None
-
-
-def check_same_data(data: ImageDataModule, record: Record) -> None:
-    """Raise InputError where these are not the images that the run saw."""
-    expected = record.data.get("fingerprint")
-    if expected is not None and data.fingerprint() != expected:
-        raise InputError(
-            f"{data.spec.name} is not what the run saw: its fingerprint is {data.fingerprint()}, "
-            f"the record's {expected}."
-        )
-
-
-def _build(config: TrainConfig, record: Record, where: str) -> nn.Module:
-    """The network as the record names it, if its sizes are numbers that a network can have."""
-    shape, num_outputs = record.data.get("image_shape"), record.data.get("num_classes")
-    sizes = [*shape, num_outputs] if isinstance(shape, list) else []
-    if len(sizes) != 4 or not all(type(size) is int and 0 < size <= LARGEST_SIZE for size in sizes):
-        raise InputError(f"{where}: its record does not say for which images the network is.")
-    with torch.random.fork_rng(devices=[]):  # the initial weights are drawn, and then replaced
-        return build_network(config, ImageSpec(*sizes[:3]), sizes[3])
-
-
-def _check_finished(record: Record, directory: Path) -> None:
-    if record.status == "diverged":
-        raise InputError(
-            f"{directory} diverged: its weights are not numbers any more. Its record and curves are whole."
-        )
-    if record.status != "finished":
-        checkpoints = list_checkpoints(directory)
-        earlier = f"\nIts weights so far can be opened by themselves: {checkpoints[0]}" if checkpoints else ""
-        raise InputError(
-            f"{directory} is not finished ({record.status}, step {record.steps:,}). "
-            f"Its command continues it:\n{record.command}{earlier}"
-        )
-
-
-def _find_run(folder: Path) -> Path:
-    """The directory of the one run at or below `folder`."""
-    if not folder.exists() and not (folder.parent / "records.jsonl").exists():
-        raise InputError(f"run={folder}: there is no such directory or file.")
-    found = list(find_records(folder))
-    if len(found) > 1:
-        names = ", ".join(str(each) for each in found[:SHOWN])
-        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-        raise InputError(f"run={folder}: which of its {len(found)} runs? There are {names}{more}.")
-    return found[0] if found else folder
-
-
-def _record_of(content: dict[str, Any], file: Path) -> Record:
-    """The record in a checkpoint; of an older one, that of the run's directory around it."""
-    values = content.get("record")
-    if values is None:
-        directory = file.parent.parent
-        try:
-            return read_record(directory)
-        except InputError:
-            raise InputError(
-                f"{file} does not say of which run it is. Checkpoints of this version do; an older one is opened in "
-                "its run's directory."
-            ) from None
-    check_record(values, file)
-    return Record.from_dict(values)
