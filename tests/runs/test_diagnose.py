@@ -15,13 +15,14 @@ from torch import Tensor, nn
 
 from depthlab.commands import diagnose as command
 from depthlab.config.check import check
+from depthlab.config.registry import components, presets
 from depthlab.config.schema import TrainConfig
 from depthlab.runs.build import build_data, build_network
 from depthlab.runs.defects import growth_defects
 from depthlab.runs.diagnose import Diagnosis, Sample, diagnose, diagnose_model
 from depthlab.runs.run import run
 
-from ..conftest import ROOT, Compose, compose_tree
+from ..conftest import Compose, compose_tree
 from ..typing_in import answer
 
 RESTORING = ("task=regression", "data=noisy_digits")
@@ -149,7 +150,7 @@ def test_it_is_named_in_a_plain_network_too(
     assert any(defect.kind == kind and defect.where.startswith(where) for defect in found.defects)
 
 
-MODELS = sorted(path.stem for path in (ROOT / "configs" / "model").glob("*.yaml"))
+MODELS = sorted(name for name, (family, _) in presets("model").items() if not components("model")[family].extension)
 SMALL = ("20", "56", "44", "32", "18", "16_4", "dense", "bc100_12")
 OPTIONS = [pytest.param(name, marks=[] if name.endswith(SMALL) else [pytest.mark.slow]) for name in [*MODELS, "dense"]]
 
@@ -284,7 +285,7 @@ def test_defects_give_the_exit_code_1(tmp_path: Path, monkeypatch: pytest.Monkey
         (("--jsn",), "--jsn: no such option."),
         (("out=",), "out=: what?"),
     ],
-    ids=" ".join,
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_mistakes_are_refused_in_a_few_lines(words: tuple[str, ...], message: str, tmp_path: Path) -> None:
     code, said = typed_in(*words, *(() if "out=" in words else (f"out={tmp_path / 'out'}",)))

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from depthlab.config.images import ImageSpec
 from depthlab.config.schema import TrainConfig
 from depthlab.errors import InputError
 from depthlab.models import TwoStream, count_macs, count_params, freeze
 from depthlab.models.counter_rng import as_in_training
+from depthlab.models.counts import count_by_layer, count_kept_bytes
 from depthlab.models.freezing import streams
 from depthlab.runs.build import build_data, build_module, build_network, start_from
 from depthlab.runs.defects import (
@@ -158,7 +158,7 @@ def diagnose(
         found.defects += static_defects(subject)
         passed = _trace(subject, found.defects)
         found.network = _describe(network, config, sample)
-        found.layers = _layers(copied, sample.images.shape[1:])
+        found.layers = count_by_layer(copied, _size(sample.images))
         watch("signals")
         found.defects += traced_defects(subject, passed, found.defects)
         found.units = list(_units(passed))
@@ -228,28 +228,6 @@ def _trace(subject: Subject, defects: list[Defect]) -> Trace:
         size = " x ".join(map(str, subject.images.shape[1:]))
         reason = " ".join(str(error).split()[:25])
         raise InputError(f"the network cannot compute images of {size}: {reason}.{known}") from None
-
-
-def _layers(network: nn.Module, size: torch.Size) -> list[dict[str, Any]]:
-    """Each module with parameters of its own, in the order of computation, with its output and multiply-adds."""
-    on_meta = copy.deepcopy(network).to("meta").eval()
-    names = {module: name for name, module in on_meta.named_modules() if any(True for _ in module.parameters(False))}
-    rows: dict[str, dict[str, Any]] = {}
-
-    def after(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        num_params = sum(parameter.numel() for parameter in module.parameters(recurse=False))
-        row = {"layer": names[module], "kind": type(module).__name__, "output": list(output.shape[1:])}
-        rows[names[module]] = {**row, "num_params": num_params, "num_macs": 0}
-
-    for module in names:
-        module.register_forward_hook(after)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        on_meta(torch.empty(1, *size, device="meta"))
-    for path, counts in counter.get_flop_counts().items():
-        name = path.partition(".")[2]
-        if name in rows:
-            rows[name]["num_macs"] = int(sum(counts.values())) // 2  # two operations to a multiply-add
-    return list(rows.values())
 
 
 def _units(passed: Trace) -> Iterator[dict[str, Any]]:
@@ -384,7 +362,7 @@ def _speed(networks: dict[str, nn.Module], subject: Subject) -> list[dict[str, A
             "forward_ms": statistics.median(forward[name]),
             "step_ms": statistics.median(whole[name]),
             "params_mib": sum(each.nbytes for each in network.parameters()) / 2**20,
-            "kept_mib": _kept_bytes(subject, network) / 2**20,
+            "kept_mib": count_kept_bytes(network, subject.images) / 2**20,
         }
         for name, network in copies.items()
     ]
@@ -395,19 +373,3 @@ def _backward(subject: Subject, network: nn.Module) -> None:
     if loss.requires_grad:
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
         torch.autograd.grad(loss, trained, allow_unused=True)
-
-
-def _kept_bytes(subject: Subject, network: nn.Module) -> int:
-    """What autograd keeps of a forward pass for the gradient, besides the parameters."""
-    own = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
-    kept: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        outputs = network(subject.images)
-    del outputs
-    return sum(size for pointer, size in kept.items() if pointer not in own)
