@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -12,13 +13,14 @@ from rich.console import Console
 from depthlab.config.hardware import Hardware, probe_in_subprocess
 from depthlab.config.output import outlive_output
 from depthlab.runs import exits
-from depthlab.sweeps.devices import Devices, find_devices
+from depthlab.sweeps.devices import Devices, find_devices, gpu_names
 from depthlab.sweeps.job import RESULTS, Entry
 from depthlab.sweeps.live_view import Lines, LiveTable, readers_may_leave, remaining
 from depthlab.sweeps.preflight import Request, check_all, examine, freeze
 from depthlab.sweeps.queue import Command, Pool
 from depthlab.sweeps.runtime_estimate import Estimates, read_estimates
 from depthlab.sweeps.settings import Settings
+from depthlab.sweeps.sharing import Sharing
 from depthlab.sweeps.sweep_tables import plan_lines, print_outcome
 
 MANY = 50  # jobs, which take ten seconds to check
@@ -77,7 +79,8 @@ def launch(
     folder, stopped_by = None, None
     if waiting:
         folder = freeze(waiting, sweep_dir, {kind: each.num_threads for kind, each in devices.items()})
-        stopped_by = _run(console, entries, devices, settings, folder, command, known)
+        uuids = dict(zip(gpu_names(len(hardware.gpus), os.environ), hardware.gpu_uuids, strict=False))
+        stopped_by = _run(console, entries, devices, settings, folder, command, known, uuids)
     with readers_may_leave(console):
         print_outcome(console, entries, folder)
     return _exit_code(entries, stopped_by)
@@ -91,17 +94,20 @@ def _run(
     folder: Path,
     command: Command,
     known: Estimates,
+    uuids: Mapping[str, str],
 ) -> int | None:
     """Run what waits; the signal that stopped it, if one did."""
     num_places = sum(kind.num_places for kind in devices.values())
     view = (LiveTable if _can_draw(console) else Lines)(
         console, remaining(known, num_places), 1 + max(entry.job.idx for entry in entries)
     )
+    sharing = Sharing(settings, devices.get("gpu"), uuids, view.say)
     try:
-        pool = Pool(entries, devices, settings, folder, command, view)
+        pool = Pool(entries, devices, settings, folder, command, view, sharing)
         pool.run()
         return pool.stopped_by
     finally:
+        sharing.close()
         if isinstance(view, LiveTable):
             view.close()
 
