@@ -41,13 +41,13 @@ class Part:
 
 
 PARTS = (
-    Part("environment", "versions, memory, data, MPS", 120, 60),
-    Part("correctness", "captured steps against ordinary ones, a kill, a continuation", 360, 100),
+    Part("environment", "versions, memory, data, MPS", 90, 60),
+    Part("correctness", "captured steps against ordinary ones, a kill, a continuation", 240, 150),
     Part("waiting", "no step waits for the host; the sanitizer", 120, 30),
-    Part("timing", "ms a step, nodes, memory, the longest kernels", 600, 60),
-    Part("concurrency", "runs at a time, with and without MPS", 420, 60),
-    Part("baseline", "benchmark.py gpu: against the plain loop", 300, 60),
-    Part("settings", "the best of it all as trainer=measured", 60, 30),
+    Part("timing", "ms a step, nodes, memory, the longest kernels", 420, 60),
+    Part("concurrency", "runs at a time, with and without MPS", 300, 90),
+    Part("baseline", "benchmark.py gpu: against the plain loop", 300, 90),
+    Part("settings", "the best of it all as trainer=measured", 60, 60),
 )
 
 

@@ -16,7 +16,8 @@ import torch
 from lightning.pytorch import Callback
 
 from depthlab.config.images import ImageSpec
-from depthlab.config.schema import as_dict
+from depthlab.config.schema import TrainerConfig, as_dict
+from depthlab.config.spec import composed_values
 from depthlab.runs.build import build_data, build_module, build_network
 from depthlab.runs.run import run
 from depthlab_benchmarks.baseline import PilImages, build_loader, build_plain_network, build_transform
@@ -369,11 +370,7 @@ def test_the_best_settings_are_those_with_the_least_time_over_all_depths() -> No
         "resnet20, captured, compiled (network)": {"ms": 0.5},  # failed for the deeper one
     }
     tree = as_overrides(rows, {"jobs": 4, "mps": "on"}, "gpu")
-    assert tree["trainer"] == {
-        "accelerator": "gpu",
-        "compile": True,
-        "steps_per_replay": 50,
-        "compile_scope": "blocks",
-    }
+    chosen = {"accelerator": "gpu", "compile": True, "steps_per_replay": 50, "compile_scope": "blocks"}
+    assert tree["trainer"] == {**composed_values(TrainerConfig), **chosen}
     assert tree["hydra"] == {"launcher": {"jobs_per_device": 4, "mps": "auto"}}
-    assert as_overrides({}, None, "cpu")["trainer"] == {"accelerator": "cpu", "compile": False}
+    assert as_overrides({}, None, "cpu") == {"trainer": {**composed_values(TrainerConfig), "accelerator": "cpu"}}

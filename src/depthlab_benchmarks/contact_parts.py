@@ -16,6 +16,8 @@ import yaml
 
 from depthlab.commands.train import train
 from depthlab.config.hardware import device_name, probe
+from depthlab.config.schema import TrainerConfig
+from depthlab.config.spec import composed_values
 from depthlab.records.environment import versions
 from depthlab.records.record import read_record
 from depthlab.runs.build import build_data
@@ -59,7 +61,7 @@ def concurrency(contact: Contact) -> None:
     """Runs an hour while one, two, four, six and eight runs train at a time, with and without MPS."""
     rows: dict[str, dict[str, Any]] = {}
     for mps in ("off",) if contact.is_small else ("off", "on"):
-        for jobs in (1, 2) if contact.is_small else (1, 2, 4, 6, 8):
+        for jobs in (2,) if contact.is_small else (1, 2, 4, 6, 8):
             key = f"{jobs} at a time" + (", MPS" if mps == "on" else "")
             rows[key] = {"jobs": jobs, "mps": mps, **_sweep(contact, jobs, mps)}
             contact.note(rows=rows)
@@ -73,7 +75,7 @@ def concurrency(contact: Contact) -> None:
 
 def _sweep(contact: Contact, jobs: int, mps: str) -> dict[str, Any]:
     logs = tempfile.mkdtemp(prefix="sweep-", dir=contact.out)
-    steps = 8 if contact.is_small else 6000
+    steps = 8 if contact.is_small else 8000
     place = ["trainer=cpu", "data=digits", "model.depth=8"] if contact.is_small else ["trainer=gpu", "data=cifar10"]
     place += [] if contact.is_small else ["trainer.steps_per_replay=50", "checkpoint.every_steps=null"]
     command = [*TRAIN, "model=resnet20", *place, "logger=csv", f"trainer.max_steps={steps}"]
@@ -94,7 +96,7 @@ def baseline(contact: Contact) -> None:
     path = contact.out / ("cpu.json" if contact.is_small else "gpu.json")
     small = ["cpu", "--data", "digits", "--models", "resnet20", "--steps", "2", "--repeats", "1", "--workers", "0"]
     small += ["--override", "model.depth=8"]
-    large = ["gpu", "--steps", "300", "--repeats", "3", "--variant", "captured", "trainer.steps_per_replay=50"]
+    large = ["gpu", "--steps", "200", "--repeats", "3", "--variant", "captured", "trainer.steps_per_replay=50"]
     large += ["--variant", "captured, compiled", "trainer.steps_per_replay=50", "trainer.compile=true"]
     command = [sys.executable, "-m", "depthlab_benchmarks", *(small if contact.is_small else large), "--out", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -144,14 +146,14 @@ def as_overrides(rows: dict[str, dict[str, Any]], best: dict[str, Any] | None, a
         ways.setdefault(key.partition(", ")[2], []).append(row["ms"])
     complete = {way: sum(ms) for way, ms in ways.items() if len(ms) == max(map(len, ways.values()))}
     fastest = min(complete, key=complete.__getitem__, default="ordinary")
-    trainer: dict[str, Any] = {"accelerator": accelerator, "compile": "compiled" in fastest}
+    # Every key: an option of a group cannot be made of another one of the same group, which it replaces.
+    trainer = {**composed_values(TrainerConfig), "accelerator": accelerator, "compile": "compiled" in fastest}
     if "captured" in fastest and accelerator == "gpu":
         trainer["steps_per_replay"] = 50
     if "compiled" in fastest:
         trainer["compile_scope"] = "blocks" if "blocks" in fastest else "network"
     launcher = {"jobs_per_device": best["jobs"], "mps": {"on": "auto", "off": "off"}[best["mps"]]} if best else {}
-    tree: dict[str, Any] = {"defaults": [{"/trainer": "auto"}, "_self_"], "trainer": trainer}
-    return {**tree, "hydra": {"launcher": launcher}} if launcher else tree
+    return {"trainer": trainer, **({"hydra": {"launcher": launcher}} if launcher else {})}
 
 
 PARTS: dict[str, Callable[[Contact], None]] = {

@@ -132,10 +132,12 @@ def test_a_daemon_of_ones_own_is_left_alone(tmp_path, notes):
     (tmp_path / "control").write_text("")
     said: list[str] = []
     daemons = MpsDaemons("auto", {}, said.append, tmp_path)
-    assert daemons.environment("0") == {}
+    assert daemons.environment("0") == daemons.environment("1") == {}
+    assert daemons.serves("0")
     daemons.close()
     assert (tmp_path / "control").exists()
     assert noted(notes, "start") == []
+    assert len(said) == 1
     assert "runs already" in said[0]
 
 
@@ -219,7 +221,7 @@ def test_jobs_per_device_auto_adds_jobs_while_runs_an_hour_grow(logs, monkeypatc
         observe(self, entries)
 
     monkeypatch.setattr(sharing.Sharing, "observe", run_on)
-    logs.plan({seed: {"seconds": 4} for seed in range(6)})
+    logs.plan({seed: {"seconds": 2.5} for seed in range(6)})
     assert sweep(logs.path, *seeds(*range(6), more="trainer=gpu"), gpus=1, jobs_per_device="auto", mps="off") == 0
     assert "jobs_per_device=auto: 2 (runs an hour" in capfd.readouterr().out
 

@@ -10,9 +10,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
-from depthlab.config.folder import config_dir
+from depthlab.config.folder import composed_tree, config_dir
 from depthlab.config.program import command_words
 from depthlab.errors import InputError
 
@@ -63,13 +63,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _batch(overrides: list[str], number: int) -> tuple[Batch, Normalization, tuple[str, ...]]:
     """A batch as a run with these overrides receives it, on the CPU."""
     import torch
-    from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
 
     from depthlab.config.check import check
     from depthlab.runs.build import build_data
 
-    with initialize_config_dir(config_dir=str(config_dir()), version_base="1.3"):
-        tree = OmegaConf.to_container(compose("train", overrides=overrides), resolve=True)
-    data = build_data(check(cast(dict[str, Any], tree)))
+    data = build_data(check(composed_tree(overrides)))
     return data.train_batch(number, torch.device("cpu")), data.normalization, data.classes

@@ -51,6 +51,7 @@ class MpsDaemons:
         self._default_folder = default_folder
         self._keepers: dict[str, subprocess.Popen[str]] = {}
         self._environments: dict[str, dict[str, str]] = {}
+        self._joins = False  # the daemon of this user that was there before
         self._folder: Path | None = None
 
     def environment(self, device: str) -> dict[str, str]:
@@ -65,7 +66,7 @@ class MpsDaemons:
 
     def serves(self, device: str) -> bool:
         """Whether jobs on `device` run under MPS."""
-        return PIPE_VARIABLE in self._environments.get(device, {}) and device in self._keepers
+        return device in self._keepers or self._joins
 
     def close(self) -> None:
         """End the daemons that this launcher has started."""
@@ -100,7 +101,9 @@ class MpsDaemons:
         if not (folder / "control").exists():
             return None
         if (folder / "control").stat().st_uid == os.getuid():
-            self._say(f"MPS: using the daemon that runs already ({folder})")
+            if not self._joins:
+                self._say(f"MPS: using the daemon that runs already ({folder})")
+            self._joins = True
             return {}
         # A server works for one user at a time: jobs would wait until the other user's have ended.
         where = {PIPE_VARIABLE: str(self._private_folder() / "none")}
@@ -119,7 +122,7 @@ class MpsDaemons:
         place = self._private_folder() / device.replace("/", "-")
         for name in ("pipe", "log"):
             (place / name).mkdir(parents=True, exist_ok=True)
-        visible = self._uuid(device) or device
+        visible = uuid_of(device, self._uuids) or device
         keeper = subprocess.Popen(
             [sys.executable, "-P", "-m", "depthlab.sweeps.mps"],
             stdin=subprocess.PIPE,
@@ -142,16 +145,18 @@ class MpsDaemons:
     def _as_client(self, device: str) -> dict[str, str]:
         # The daemon sees one GPU, and numbers are counted among those that it sees.
         place = self._private_folder() / device.replace("/", "-")
-        return {PIPE_VARIABLE: str(place / "pipe"), "CUDA_VISIBLE_DEVICES": self._uuid(device) or "0"}
-
-    def _uuid(self, device: str) -> str | None:
-        found = self._uuids.get(device)
-        return None if found is None else found if found.startswith(("GPU-", "MIG-")) else f"GPU-{found}"
+        return {PIPE_VARIABLE: str(place / "pipe"), "CUDA_VISIBLE_DEVICES": uuid_of(device, self._uuids) or "0"}
 
     def _private_folder(self) -> Path:
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="depthlab-mps-"))
         return self._folder
+
+
+def uuid_of(device: str, uuids: Mapping[str, str]) -> str | None:
+    """The name that NVIDIA's tools know a device by; torch leaves the first letters out. None where it is not known."""
+    found = uuids.get(device)
+    return None if found is None else found if found.startswith(("GPU-", "MIG-")) else f"GPU-{found}"
 
 
 def compute_mode(device: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from depthlab.records.progress_file import read_progress
 from depthlab.sweeps.devices import Devices, Lease
 from depthlab.sweeps.job import Entry, State
-from depthlab.sweeps.mps import DEFAULT_FOLDER, MpsDaemons, compute_mode
+from depthlab.sweeps.mps import DEFAULT_FOLDER, MpsDaemons, compute_mode, uuid_of
 from depthlab.sweeps.settings import AUTO, MOST_JOBS, Settings
 
 WINDOW_SECONDS = 30.0  # over which a number of jobs is measured
@@ -109,6 +109,7 @@ class Sharing:
         default_folder: Path = DEFAULT_FOLDER,
     ) -> None:
         self._gpus = gpus
+        self._uuids = uuids
         self._say = say
         shares = settings.jobs_per_device == AUTO or (settings.jobs_per_device or 1) > 1
         self._mps = MpsDaemons(settings.mps if shares else "off", uuids, say, default_folder)
@@ -127,7 +128,7 @@ class Sharing:
         (device,) = lease.devices
         found = self._mps.environment(device)
         if device not in self._modes:
-            self._modes[device] = compute_mode(device)
+            self._modes[device] = compute_mode(uuid_of(device, self._uuids) or device)
             if self._modes[device] == EXCLUSIVE and not self._mps.serves(device):
                 self._limit(1, f"GPU {device} is in exclusive compute mode: one job at a time")
         return found
@@ -151,9 +152,7 @@ class Sharing:
         if not is_out_of_memory(entry.reason, entry.tail):
             return False
         fewer = self._gpus.places - 1
-        self._limit(
-            fewer, f"{entry.job.label}: out of device memory; queued again, {fewer} at a time on a GPU from here"
-        )
+        self._limit(fewer, f"{entry.job.label}: out of device memory; queued again, {fewer} at a time on a GPU now")
         return True
 
     def close(self) -> None:
