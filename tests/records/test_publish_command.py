@@ -14,6 +14,7 @@ from depthlab.records.record import find_records
 from ..report.synthetic import write_diagnostics, write_sweep
 
 
+@pytest.mark.slow
 def test_a_sweep_becomes_a_few_files_with_a_page_a_manifest_and_a_history(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -103,8 +103,10 @@ def group_looks(groups: Sequence[Group]) -> list[dict[str, Any]]:
 def legend_below(axis: Any, gap: float, columns: int) -> None:
     """A legend below the axes, in one column where labels are too long to stand side by side."""
     labels = axis.get_legend_handles_labels()[1]
-    short = all(len(label) <= SHORT_LABEL for label in labels)
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -gap), ncols=columns if short else 1)
+    if not labels:
+        return
+    columns = columns if all(len(label) <= SHORT_LABEL for label in labels) else 1
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -gap), ncols=columns)
 
 
 def plain_numbers(axis: Any) -> None:
