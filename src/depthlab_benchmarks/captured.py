@@ -6,10 +6,13 @@ same memory. What Python computed meanwhile is not computed again, and what a gr
 
 from __future__ import annotations
 
+import re
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,6 +36,8 @@ HOST_METHODS = {"tolist", "numpy", "cpu", "item", "__bool__", "__float__", "__in
 HOST_DATA = {"aten::lift_fresh", "aten::lift_fresh_copy"}  # torch.tensor(...): a copy from memory that is not pinned
 # What operators write to without saying so: the positions of the running statistics.
 WRITES_UNSAID = {"aten::native_batch_norm": (3, 4), "aten::cudnn_batch_norm": (3, 4)}
+NUM_KERNELS = 15
+GRAPH_NODE = re.compile(r'"graph_\d+_node_\d+"\s*\[')  # a line of a graph that is written in DOT
 NO_KERNEL = ("aten::empty", "aten::new_empty", "profiler::")  # memory and marks
 
 
@@ -203,6 +208,35 @@ def differences(one: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
     """The names under which two states are not equal bit for bit."""
     names = dict.fromkeys([*one, *other])
     return [name for name in names if name not in one or name not in other or not torch.equal(one[name], other[name])]
+
+
+def counted_graph(take_step: Callable[[], None]) -> tuple[Replay, int | None]:
+    """A step as a CUDA graph, and its number of nodes; None where torch cannot write the graph down."""
+    graph = torch.cuda.CUDAGraph()
+    graph.enable_debug_mode()
+    with torch.cuda.graph(graph):
+        take_step()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "graph.dot"
+            graph.debug_dump(str(path))
+            number = len(GRAPH_NODE.findall(path.read_text(encoding="utf-8", errors="replace")))
+    except (RuntimeError, OSError):
+        number = 0
+    return graph.replay, number or None
+
+
+def longest_kernels(replay: Replay) -> list[dict[str, Any]]:
+    """The kernels of one replay that take longest together, by name, in microseconds."""
+    from torch.profiler import ProfilerActivity, profile
+
+    torch.cuda.synchronize()
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as measured:
+        replay()
+        torch.cuda.synchronize()
+    rows = [(float(each.self_device_time_total), each.key, int(each.count)) for each in measured.key_averages()]
+    longest = sorted(rows, reverse=True)[:NUM_KERNELS]
+    return [{"us": us, "kernel": name[:120], "count": count} for us, name, count in longest if us > 0]
 
 
 @contextmanager

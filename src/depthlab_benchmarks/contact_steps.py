@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import statistics
 import subprocess
@@ -25,18 +24,24 @@ from depthlab.config.schema import TrainConfig
 from depthlab.records.record import read_record
 from depthlab.training.capture import Capture, Replay, cuda_graph
 from depthlab.training.compiling import compile_training
-from depthlab_benchmarks.captured import VARIANTS, Bench, configured, differences, stand_in
+from depthlab_benchmarks.captured import (
+    VARIANTS,
+    Bench,
+    configured,
+    counted_graph,
+    differences,
+    longest_kernels,
+    stand_in,
+)
 
 STEPS = 8
 LOSS_TOLERANCE = 0.02  # relative, of losses in bf16 or compiled
-NUM_KERNELS = 15
 WAYS = {
     "ordinary": (),
     "captured": ("captured",),
     "compiled": ("compiled",),
     "captured, compiled": ("captured", "compiled"),
 }
-GRAPH_NODE = re.compile(r'"graph_\d+_node_\d+"\s*\[')  # a line of the graph as text in DOT
 
 
 class Contact:
@@ -316,32 +321,3 @@ def device_ms(work: Callable[[], None], on_cpu: bool) -> float:
     end.record()  # type: ignore[no-untyped-call]
     end.synchronize()  # type: ignore[no-untyped-call]
     return float(begin.elapsed_time(end))  # type: ignore[no-untyped-call]
-
-
-def counted_graph(take_step: Callable[[], None]) -> tuple[Replay, int | None]:
-    """A step as a CUDA graph, and its number of nodes; None where torch cannot write the graph down."""
-    graph = torch.cuda.CUDAGraph()
-    graph.enable_debug_mode()
-    with torch.cuda.graph(graph):
-        take_step()
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "graph.dot"
-            graph.debug_dump(str(path))
-            number = len(GRAPH_NODE.findall(path.read_text(encoding="utf-8", errors="replace")))
-    except (RuntimeError, OSError):
-        number = 0
-    return graph.replay, number or None
-
-
-def longest_kernels(replay: Replay) -> list[dict[str, Any]]:
-    """The kernels of one replay that take longest together, by name, in microseconds."""
-    from torch.profiler import ProfilerActivity, profile
-
-    torch.cuda.synchronize()
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as measured:
-        replay()
-        torch.cuda.synchronize()
-    rows = [(float(each.self_device_time_total), each.key, int(each.count)) for each in measured.key_averages()]
-    longest = sorted(rows, reverse=True)[:NUM_KERNELS]
-    return [{"us": us, "kernel": name[:120], "count": count} for us, name, count in longest if us > 0]

@@ -202,5 +202,7 @@ class GraphStepper:
         return LeanStep(module.network, used_once, low)
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
+    if "capture" in str(error) and error.__context__ is not None:
+        error = error.__context__  # ending a capture that has failed raises an error of its own
     return f"{type(error).__name__}: {error}".splitlines()[0][:200]
