@@ -73,11 +73,11 @@ class _NoHostReads(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes every operator with its arguments and results, and what memory looked like before it was written to."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.calls: list[tuple[Any, tuple[Any, ...], dict[str, Any], dict[int, Tensor]]] = []
         self._own: set[int] = set()  # storages made during the recording
         self._before: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
@@ -103,7 +103,7 @@ class _Recorder(TorchDispatchMode):
         address = _address(tensor)
         if address not in self._own and address not in self._before:
             storage = tensor.untyped_storage()
-            self._before[address] = storage, storage.clone()
+            self._before[address] = storage, storage.clone()  # type: ignore[no-untyped-call]
 
     def undo(self) -> None:
         """Give memory from before the recording its old content."""
@@ -137,11 +137,11 @@ def stand_in(take_step: Callable[[], None], lasting: Callable[[], Sequence[Tenso
     return recorder.replay
 
 
-class OperatorCount(TorchDispatchMode):
+class OperatorCount(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts operators by name. Views, bare allocations and profiler marks start no kernel and are left out."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.names: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -187,7 +187,7 @@ class Bench:
     def state(self) -> dict[str, Tensor]:
         """Weights, buffers, the optimiser's state and the meter's sums by name, on the CPU."""
         found = {f"network.{name}": value for name, value in self.module.network.state_dict().items()}
-        names = {parameter: name for name, parameter in self.module.network.named_parameters()}
+        names: dict[Tensor, str] = {weight: name for name, weight in self.module.network.named_parameters()}
         for parameter, values in self.optimizer.state.items():
             tensors = {key: value for key, value in values.items() if isinstance(value, Tensor)}
             found |= {f"optimizer.{names[parameter]}.{key}": value for key, value in tensors.items()}
@@ -250,7 +250,7 @@ def graphs_on_cpu() -> Iterator[None]:
 
 
 def _address(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    return int(tensor.untyped_storage()._cdata)
 
 
 def _written(func: Any, args: Any, kwargs: Any) -> Iterator[Tensor]:

@@ -122,7 +122,7 @@ def settings(contact: Contact) -> None:
     header = f"# @package _global_\n# Written by scripts/first_contact.py on {_device(contact)}.\n"
     (folder / "measured.yaml").write_text(header + yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
     words = ["--config-dir", str(contact.out), "-m", "experiment=cifar10_depth", "trainer=measured"]
-    done = subprocess.run([*TRAIN, *words, "dry_run=true"], capture_output=True, text=True, check=False)
+    done = subprocess.run([*TRAIN, *words, "seed=1", "dry_run=true"], capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr.strip())
     contact.note(settings=tree)

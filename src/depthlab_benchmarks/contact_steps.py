@@ -184,9 +184,9 @@ def _kill_and_continue(contact: Contact) -> None:
     cut = _run([*words, "name=cut"], None)
     one, other = (next((logs / name).glob("*/record.json")).parent for name in ("whole", "cut"))
     records = read_record(one), read_record(other)
-    errors = [record.metrics.get("train/loss") for record in records]
+    errors = [float(record.metrics["train/loss"] or 0) for record in records]
     contact.note(killed={"codes": [whole, cut], "train_loss": errors, "segments": len(records[1].segments)})
-    off = abs(errors[0] - errors[1]) / errors[0] if None not in errors else float("nan")
+    off = abs(errors[0] - errors[1]) / errors[0]
     contact.say(
         f"killed and continued with ordinary steps: training loss {errors[1]:.4f}, uninterrupted {errors[0]:.4f} "
         f"({100 * off:.2g} % apart; {len(records[1].segments)} segments)"
@@ -316,8 +316,8 @@ def device_ms(work: Callable[[], None], on_cpu: bool) -> float:
         work()
         return 1000 * (time.perf_counter() - started)
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-    begin.record()  # type: ignore[no-untyped-call]
+    begin.record()
     work()
-    end.record()  # type: ignore[no-untyped-call]
-    end.synchronize()  # type: ignore[no-untyped-call]
-    return float(begin.elapsed_time(end))  # type: ignore[no-untyped-call]
+    end.record()
+    end.synchronize()
+    return float(begin.elapsed_time(end))

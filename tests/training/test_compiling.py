@@ -28,7 +28,7 @@ from depthlab.training.compiling import (
 )
 from depthlab.training.module import SupervisedModule
 
-from ..conftest import Compose
+from ..conftest import Command, Compose
 from ..whole_runs import SMALL, stop_after, weights
 from . import small
 
@@ -195,3 +195,18 @@ def test_a_job_compiles_with_its_share_of_the_cores(monkeypatch: pytest.MonkeyPa
     monkeypatch.delenv(COMPILE_THREADS, raising=False)
     compile_training(small.classifier(), "cpu")
     assert os.environ[COMPILE_THREADS] == str(torch.get_num_threads())
+
+
+@pytest.mark.slow
+@NEEDS_COMPILER
+def test_a_run_whose_compile_cache_was_cut_short_compiles_again(command: Command, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    words = ["data=digits", "model=resnet20", "model.depth=8", "trainer=cpu", "trainer.compile=true", "logger=csv"]
+    words += ["trainer.max_steps=2", "trainer.val_every_steps=2", f"paths.log_dir={tmp_path / 'logs'}"]
+    for seed in (1, 2):
+        done = command("train.py", *words, f"seed={seed}", TORCHINDUCTOR_CACHE_DIR=str(cache))
+        assert done.returncode == 0, done.stdout + done.stderr
+        damaged = [path for path in cache.rglob("*") if path.is_file()]
+        assert damaged
+        for path in damaged:
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])

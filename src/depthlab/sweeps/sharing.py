@@ -111,7 +111,7 @@ class Sharing:
         self._gpus = gpus
         self._uuids = uuids
         self._say = say
-        shares = settings.jobs_per_device == AUTO or (settings.jobs_per_device or 1) > 1
+        shares = settings.jobs_per_device not in (None, 1)
         self._mps = MpsDaemons(settings.mps if shares else "off", uuids, say, default_folder)
         self._shares = gpus is not None and shares
         self._tuner = Tuner(MOST_JOBS, WINDOW_SECONDS) if self._shares and settings.jobs_per_device == AUTO else None

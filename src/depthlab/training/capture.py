@@ -131,7 +131,7 @@ class LeanStep:
     @contextmanager
     def computing(self) -> Iterator[None]:
         """Around forward and backward of one step."""
-        counters = [norm.num_batches_tracked for norm in self._norms]
+        counters = self._counters()
         if self._shadows:
             with torch.no_grad():
                 torch._foreach_copy_([each.low for each in self._shadows], [each.weight for each in self._shadows])
@@ -150,16 +150,19 @@ class LeanStep:
         self._cast_gradients()
 
     def _cast_gradients(self) -> None:
-        trained = [shadow for shadow in self._shadows if shadow.low.grad is not None]
+        trained = [(shadow, shadow.low.grad) for shadow in self._shadows if shadow.low.grad is not None]
         if trained:
-            torch._foreach_copy_([shadow.grad for shadow in trained], [shadow.low.grad for shadow in trained])
-        for shadow in trained:
+            torch._foreach_copy_([shadow.grad for shadow, _ in trained], [low for _, low in trained])
+        for shadow, _ in trained:
             shadow.weight.grad = shadow.grad
 
     def count_batches(self, number: int) -> None:
         """Batch norm's counters, after a chunk of so many steps."""
         if self._norms:
-            torch._foreach_add_([norm.num_batches_tracked for norm in self._norms], number)
+            torch._foreach_add_(self._counters(), number)
+
+    def _counters(self) -> list[Tensor]:
+        return [norm.num_batches_tracked for norm in self._norms if norm.num_batches_tracked is not None]
 
 
 def _shadows(network: nn.Module, modules: Sequence[nn.Module], dtype: torch.dtype) -> Iterator[Shadow]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -116,7 +116,9 @@ class CopiedInputs:
         self._device = device
         self._rows = ChunkRows([torch.zeros(num_groups)], longest, device)
         example = data.train_batch(0, device)
-        copies = {key: value.clone() for key, value in example._asdict().items() if isinstance(value, Tensor)}
+        copies: dict[str, Any] = {
+            key: value.clone() for key, value in example._asdict().items() if isinstance(value, Tensor)
+        }
         self._batch = example._replace(**copies)
 
     def steps(self, numbers: range, rates: Sequence[Sequence[float]]) -> Iterator[None]:

@@ -84,12 +84,12 @@ class LateTotals:
         self._values.copy_(sums, non_blocking=True)
         self._is_there = torch.cuda.Event() if sums.is_cuda else None  # type: ignore[no-untyped-call]
         if self._is_there is not None:
-            self._is_there.record()  # type: ignore[no-untyped-call]
+            self._is_there.record()
 
     def get(self) -> Totals:
         """The sums as they were."""
         if self._is_there is not None:
-            self._is_there.synchronize()  # type: ignore[no-untyped-call]
+            self._is_there.synchronize()
         return Totals(self._values.tolist())
 
 
