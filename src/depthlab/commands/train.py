@@ -56,7 +56,7 @@ def train(arguments: Sequence[str], observer: Observer | None = None) -> int:
         check_names(sys.argv[1:], config_dir())
         check_hydra_keys(sys.argv[1:], config_dir())
         tree = _compose(command)
-        frozen = _freeze_if_shared(tree, command) if tree else None
+        frozen = freeze_if_shared(tree, command) if tree else None
     except (InputError, OSError, *CONFIGURATION_ERRORS) as error:
         if wants_traceback:
             raise
@@ -103,7 +103,7 @@ def _task(command: str, composed: list[DictConfig]) -> TaskFunction:
     return take
 
 
-def _freeze_if_shared(tree: Tree, command: str) -> Path | None:
+def freeze_if_shared(tree: Tree, command: str) -> Path | None:
     """The frozen configuration of a run that several processes share, None for any other run.
 
     Lightning starts the other processes with the command line of the first, which must not go through Hydra again.

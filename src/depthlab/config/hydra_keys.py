@@ -25,6 +25,7 @@ from depthlab.config.identity import flatten
 from depthlab.config.sweep_size import check_sweep
 from depthlab.errors import InputError
 
+SEARCHER = "hydra_plugins.depthlab_pool.SearchSweeper"  # checks its space itself
 OWN_LAUNCHER = "hydra_plugins.depthlab_pool.PoolLauncher"  # composes the jobs itself and uses nothing of their `hydra`
 # Hydra fills these in itself, from the command line.
 FILLED_IN = ("overrides.", "runtime.", "job.override_dirname")
@@ -58,12 +59,24 @@ def check_hydra_keys(arguments: Sequence[str], config_dir: Path) -> None:
     _compare(composed, trusted)
     check_name("name", str(composed.name))  # the folder of a sweep has this name, and Hydra makes it
     params = composed.hydra.sweeper.params or {}
-    if options.multirun or composed.hydra.mode is RunMode.MULTIRUN:
+    is_sweep = options.multirun or composed.hydra.mode is RunMode.MULTIRUN
+    if composed.hydra.sweeper._target_ == SEARCHER:
+        _check_search(composed, is_sweep)
+    elif typed := [str(each.input_line) for each in overrides if each.key_or_group.startswith("search.")]:
+        raise InputError(f"{typed[0]}: without a search it means nothing. Type -m hydra/sweeper=search as well.")
+    elif is_sweep:
         jobs = check_sweep(overrides, {str(key): value for key, value in params.items()})
         if composed.hydra.launcher._target_ != OWN_LAUNCHER:
             for choice in _choices(jobs, loader):
                 others = [each for each in overrides if each.key_or_group != choice.key_or_group]
                 _compare(_compose(loader, [*others, choice]), trusted)
+
+
+def _check_search(composed: DictConfig, is_sweep: bool) -> None:
+    if not is_sweep:
+        raise InputError("hydra/sweeper=search: a search has many runs. Type -m as well.")
+    if composed.hydra.launcher._target_ != OWN_LAUNCHER:
+        raise InputError("hydra/sweeper=search: it stops runs of this machine's queue. Leave hydra/launcher=pool.")
 
 
 def _is_hydra(override: Override) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from depthlab.config.registry import Group, components, groups
-from depthlab.config.schema import SECTIONS, RunKeys
+from depthlab.config.schema import SEARCH, SECTIONS, RunKeys, SearchConfig
 from depthlab.config.spec import OptionalSpec, composed_values
 
 ALWAYS_THERE = ("augment", "logger")  # groups whose components are listed also where they are off
@@ -44,7 +44,7 @@ def _base() -> dict[str, Any]:
     for group in groups().values():
         if group.selector is None:
             base.setdefault(group.name, {}).update(_off_values(group.name))
-    return {**base, "loss": None}
+    return {**base, SEARCH: composed_values(SearchConfig), "loss": None}
 
 
 def _off_values(group: str) -> dict[str, Any]:

@@ -77,11 +77,24 @@ def freeze(entries: Sequence[Entry], sweep_dir: Path, num_threads: Mapping[str, 
         (folder / "configs").mkdir(parents=True)
         (folder / "jobs").mkdir()
         for entry in entries:
-            _write(frozen_path(folder, entry.job), entry.job, num_threads[entry.job.accelerator])
+            freeze_job(folder, entry.job, num_threads[entry.job.accelerator])
     except OSError as error:
         reason = f"{folder} cannot be written ({error.strerror})."
         raise InputError(f"{reason} Choose another place with paths.log_dir=...") from None
     return folder
+
+
+def freeze_job(folder: Path, job: Job, num_threads: int) -> None:
+    """Write the configuration of one job into the folder that `freeze` made.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    config = job.config
+    trainer = replace(config.trainer, num_threads=config.trainer.num_threads or num_threads)
+    tree = as_dict(replace(config, trainer=trainer))
+    frozen = {"command": job.command, "directory": job.directory.name, "config": tree}
+    frozen_path(folder, job).write_text(json.dumps(frozen, indent=2), encoding="utf-8")
 
 
 def frozen_path(folder: Path, job: Job) -> Path:
@@ -146,11 +159,3 @@ def _describe_mistakes(mistakes: Mapping[str, Sequence[int]], requests: Sequence
     if len(mistakes) > SHOWN:
         lines.append(f"  and {len(mistakes) - SHOWN} other mistakes")
     return "\n".join(lines)
-
-
-def _write(path: Path, job: Job, num_threads: int) -> None:
-    config = job.config
-    trainer = replace(config.trainer, num_threads=config.trainer.num_threads or num_threads)
-    tree = as_dict(replace(config, trainer=trainer))
-    frozen = {"command": job.command, "directory": job.directory.name, "config": tree}
-    path.write_text(json.dumps(frozen, indent=2), encoding="utf-8")
