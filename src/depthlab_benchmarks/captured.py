@@ -37,7 +37,7 @@ HOST_DATA = {"aten::lift_fresh", "aten::lift_fresh_copy"}  # torch.tensor(...): 
 # What operators write to without saying so: the positions of the running statistics.
 WRITES_UNSAID = {"aten::native_batch_norm": (3, 4), "aten::cudnn_batch_norm": (3, 4)}
 NUM_KERNELS = 15
-GRAPH_NODE = re.compile(r'"graph_\d+_node_\d+"\s*\[')  # a line of a graph that is written in DOT
+GRAPH_NODE = re.compile(r'"graph_\d+_node_\d+"')  # in a graph that is written in DOT
 NO_KERNEL = ("aten::empty", "aten::new_empty", "profiler::")  # memory and marks
 
 
@@ -220,7 +220,7 @@ def counted_graph(take_step: Callable[[], None]) -> tuple[Replay, int | None]:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "graph.dot"
             graph.debug_dump(str(path))
-            number = len(GRAPH_NODE.findall(path.read_text(encoding="utf-8", errors="replace")))
+            number = len({*GRAPH_NODE.findall(path.read_text(encoding="utf-8", errors="replace"))})
     except (RuntimeError, OSError):
         number = 0
     return graph.replay, number or None

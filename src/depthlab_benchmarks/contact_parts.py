@@ -60,15 +60,16 @@ def _driver() -> str:
 def concurrency(contact: Contact) -> None:
     """Runs an hour while one, two, four, six and eight runs train at a time, with and without MPS."""
     rows: dict[str, dict[str, Any]] = {}
-    for mps in ("off",) if contact.is_small else ("off", "on"):
+    has_mps = bool(contact.before("environment").get("mps", not contact.is_small))
+    for mps in ("off", "on") if has_mps else ("off",):
         for jobs in (2,) if contact.is_small else (1, 2, 4, 6, 8):
             key = f"{jobs} at a time" + (", MPS" if mps == "on" else "")
             rows[key] = {"jobs": jobs, "mps": mps, **_sweep(contact, jobs, mps)}
             contact.note(rows=rows)
             rate = rows[key]["images_per_second"]
             contact.say(f"{key}: {'failed' if rate is None else f'{rate:,.0f} img/s together'}")
-    if contact.is_small:
-        contact.say("MPS: needs a GPU")
+    if not has_mps:
+        contact.say("MPS: needs a GPU" if contact.is_small else "MPS: cannot be started here")
     if all(row["images_per_second"] is None for row in rows.values()):
         raise SystemExit("no sweep ended well")
 
