@@ -219,10 +219,12 @@ def test_jobs_per_device_auto_adds_jobs_while_runs_an_hour_grow(logs, monkeypatc
             if entry.job.directory.exists():
                 write_progress(entry.job.directory, Progress(int(1e6 * parts[entry.job.label]), 10**6))
         observe(self, entries)
+        if self._tuner.is_settled:
+            logs.plan({})  # the others need not take long
 
     monkeypatch.setattr(sharing.Sharing, "observe", run_on)
-    logs.plan({seed: {"seconds": 2.5} for seed in range(6)})
-    assert sweep(logs.path, *seeds(*range(6), more="trainer=gpu"), gpus=1, jobs_per_device="auto", mps="off") == 0
+    logs.plan({seed: {"seconds": 4} for seed in range(8)})
+    assert sweep(logs.path, *seeds(*range(8), more="trainer=gpu"), gpus=1, jobs_per_device="auto", mps="off") == 0
     assert "jobs_per_device=auto: 2 (runs an hour" in capfd.readouterr().out
 
 
