@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from depthlab.data.batch import Batch
 from depthlab.data.device_images import Normalization
+from depthlab.shown_text import one_line
 
 TILE = 96  # pixels of an image's longer side; small ones are magnified by a whole factor
 CAPTION = 32
@@ -43,8 +44,8 @@ def _tiles(batch: Batch, normalization: Normalization, num_images: int) -> NDArr
 
 
 def _caption(batch: Batch, idx: int, classes: tuple[str, ...]) -> str:
-    label = classes[int(batch.labels[idx])]
+    label = one_line(classes[int(batch.labels[idx])])
     if batch.other_labels is None or batch.weight is None:
         return label
     weight = float(batch.weight[idx])
-    return f"{label} {weight:.2f}\n{classes[int(batch.other_labels[idx])]} {1 - weight:.2f}"
+    return f"{label} {weight:.2f}\n{one_line(classes[int(batch.other_labels[idx])])} {1 - weight:.2f}"
