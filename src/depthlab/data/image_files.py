@@ -17,6 +17,7 @@ from depthlab.errors import InputError
 # Images at a time where all are read, so that float copies of a whole set are never in memory.
 CHUNK_IMAGES = 5000
 CHUNK_BYTES = 2**25
+MOST_ASPECT = 100  # the longer side to the shorter one
 SHOWN = 5  # broken files; more have one cause
 
 Bytes = NDArray[np.uint8]
@@ -95,16 +96,37 @@ Images = Bytes | FileImages
 def decode(path: Path, image_size: int | None) -> Bytes:
     """An image file as RGB bytes (H, W, 3), upright; a grey one has three equal channels.
 
+    Of 16 bits the upper 8 are kept, which is what PIL does with colour images of 16 bits itself.
+
     Raises:
-        InputError: the file is no image, or broken.
+        InputError: the file is no image, broken, of floats or 32-bit integers, or a thin strip that would be scaled.
     """
     try:
         with Image.open(path) as file:
-            picture: Any = ImageOps.exif_transpose(file).convert("RGB")
+            picture: Any = _as_bytes(ImageOps.exif_transpose(file), path).convert("RGB")
+    except InputError:
+        raise
     except Exception as error:  # a damaged file makes PIL's decoders raise whatever they meet
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(f"{path} cannot be decoded ({reason}). Remove it, or put a whole copy in its place.") from None
-    return np.asarray(picture if image_size is None else _fit(picture, image_size), dtype=np.uint8)
+    if image_size is not None:
+        if max(picture.size) > MOST_ASPECT * min(picture.size):
+            raise InputError(
+                f"{path} is {picture.width}x{picture.height} pixels: a strip, of which data.image_size={image_size} "
+                "would cut out next to nothing. Remove it."
+            )
+        picture = _fit(picture, image_size)
+    return np.asarray(picture, dtype=np.uint8)
+
+
+def _as_bytes(picture: Any, path: Path) -> Any:
+    """The picture with at most 8 bits a channel."""
+    if picture.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(picture).astype(np.uint16) >> 8).astype(np.uint8))
+    if picture.mode in ("I", "F"):
+        kind = "32-bit integers" if picture.mode == "I" else "floats"
+        raise InputError(f"{path} holds {kind}, and what is white in it is not known. Save it with 8 or 16 bits.")
+    return picture
 
 
 def _fit(picture: Any, size: int) -> Any:

@@ -59,6 +59,7 @@ class StreamedImages:
 
     def eval_batch(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """As `DeviceImages.eval_batch`."""
+        stop = min(stop, len(self))  # a slice of `DeviceImages` ends there too
         return self._normalizer.eval(self._read(np.arange(start, stop))), self.labels[start:stop]
 
     def _read(self, image_idx: NDArray[np.int64]) -> Tensor:

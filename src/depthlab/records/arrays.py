@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from depthlab.records.atomic_files import replacing
 from depthlab.records.published_files import is_published, published_array_names, published_arrays
-from depthlab.records.safe_files import MOST_BYTES, UnfitFile, is_inside, read_inside
+from depthlab.records.safe_files import MOST_BYTES, UnfitFile, is_inside, read_array, read_inside
 
 FOLDER = "diagnostics"
 
@@ -40,17 +40,15 @@ def load_arrays(directory: Path, name: str) -> dict[str, NDArray[Any]]:
     """The arrays called `name` of the run in `directory`, which may be one that was published.
 
     Raises:
-        OSError, InputError, ValueError, EOFError, zipfile.BadZipFile: there are none, or the file is damaged.
+        OSError, InputError, zipfile.BadZipFile: there are none, or the file is damaged.
     """
     if is_published(directory):
         return published_arrays(directory, name)
     content = io.BytesIO(read_inside(directory, f"{FOLDER}/{name}.npz"))
-    with zipfile.ZipFile(content) as archive:  # np.load takes a file that is no archive for a single array
+    with zipfile.ZipFile(content) as archive:
         if sum(member.file_size for member in archive.infolist()) > MOST_BYTES:
             raise UnfitFile(f"{arrays_path(directory, name)} is too large when it is unpacked.")
-    content.seek(0)
-    with np.load(content, allow_pickle=False) as file:
-        return dict(file.items())
+        return {member.removesuffix(".npy"): read_array(archive, member) for member in archive.namelist()}
 
 
 def array_names(directory: Path) -> list[str]:

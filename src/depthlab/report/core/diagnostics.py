@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,19 +12,43 @@ from numpy.typing import NDArray
 
 from depthlab.errors import InputError
 from depthlab.records.arrays import load_arrays
+from depthlab.records.record_checks import MOST_STEPS
 from depthlab.report.core.collection import Run
 from depthlab.report.core.groups import Group, Setting
+from depthlab.shown_text import one_line
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]
-KEYS = {
-    "responses": ("layer", "std"),
-    "gradients": ("layer", "step", "norm"),
-    "predictions": ("label", "predicted"),
-    "mistakes": ("image", "label", "predicted", "confidence"),
-}
-MOST_CLASSES = 10_000
+MOST_CLASSES = 1000  # of a confusion matrix: ten times as many would take gigabytes
+MOST_VALUE = 1e30
+LARGEST_SIDE = 4096  # pixels of an image that was misclassified
+LONGEST_NAME = 60  # characters of a class's name in a figure
 COLLAPSED = 0.5  # share of the images that one class is predicted for
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What an array must be: the kinds of its type, its number of axes, its largest value."""
+
+    types: str
+    ndim: int = 1
+    most: float = MOST_VALUE
+
+    def fits(self, array: Array) -> bool:
+        """Whether `array` is that. No value is negative, and NaN is none."""
+        if array.dtype.kind not in self.types or array.ndim != self.ndim:
+            return False
+        return "U" in self.types or not array.size or bool((array >= 0).all() and (array <= self.most).all())
+
+
+LAYERS, CLASSES = Kind("U"), Kind("iu", most=MOST_CLASSES - 1)
+KEYS = {
+    "responses": {"layer": LAYERS, "std": Kind("f")},
+    "gradients": {"layer": LAYERS, "step": Kind("iu", most=MOST_STEPS), "norm": Kind("f", ndim=2)},
+    "predictions": {"label": CLASSES, "predicted": CLASSES},
+    "mistakes": {"image": Kind("u", ndim=4, most=255), "label": CLASSES, "predicted": CLASSES}
+    | {"confidence": Kind("f", most=1.001)},
+}
 
 
 @dataclass(frozen=True)
@@ -45,11 +69,19 @@ def read_arrays(run: Run, name: str) -> Arrays:
     try:
         found = load_arrays(run.directory, name)
         arrays = {key: found[key] for key in KEYS[name]}
-        _check_shapes(name, arrays)
     except FileNotFoundError:
         raise InputError(f"{run.name} holds no diagnostics/{name}.npz") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, InputError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(f"{run.name}: diagnostics/{name}.npz is damaged ({type(error).__name__})") from None
+    if name == "gradients" and arrays["norm"].dtype.kind == "f":
+        arrays["norm"] = np.where(
+            arrays["norm"] <= MOST_VALUE, arrays["norm"], 0
+        )  # drawn as a gap, as what underflowed
+    unfit = [key for key, kind in KEYS[name].items() if not kind.fits(arrays[key])]
+    if unfit:
+        raise InputError(f"{run.name}: {unfit[0]} of diagnostics/{name}.npz has values that cannot be drawn")
+    if not FITTING[name](arrays):
+        raise InputError(f"{run.name}: the arrays of diagnostics/{name}.npz do not fit together")
     return arrays
 
 
@@ -124,21 +156,21 @@ def class_errors(counts: Array) -> Array:
 def class_names(groups: Sequence[Group], members: Sequence[Members]) -> list[str]:
     """The names of the classes; numbers for classes that occur in the arrays and have no name in the record."""
     names = groups[0].runs[0].record["data"].get("classes")
-    known = [str(name) for name in names] if isinstance(names, list) else []
+    known = [one_line(str(name), LONGEST_NAME) for name in names[:MOST_CLASSES]] if isinstance(names, list) else []
     indices = [arrays[key] for member in members for arrays in member.arrays for key in ("label", "predicted")]
     highest = max((int(array.max()) for array in indices if array.size), default=0)
     return known + [str(number) for number in range(len(known), highest + 1)]
 
 
-def _check_shapes(name: str, arrays: Arrays) -> None:
-    expected = {
-        "responses": lambda: arrays["std"].shape == arrays["layer"].shape,
-        "gradients": lambda: arrays["norm"].shape == (len(arrays["step"]), len(arrays["layer"])),
-        "predictions": lambda: arrays["label"].shape == arrays["predicted"].shape,
-        "mistakes": lambda: arrays["image"].ndim == 4 and len({len(array) for array in arrays.values()}) == 1,
-    }
-    indices = [arrays[key] for key in ("label", "predicted") if key in arrays]
-    if any(not np.issubdtype(array.dtype, np.integer) for array in indices):
-        raise ValueError("labels and predictions must be integers")
-    if not expected[name]() or any((array < 0).any() or (array > MOST_CLASSES).any() for array in indices):
-        raise ValueError("shapes or classes that do not fit together")
+def _are_images(arrays: Arrays) -> bool:
+    _, height, width, channels = arrays["image"].shape
+    sides = min(height, width) > 0 and max(height, width) <= LARGEST_SIDE
+    return sides and channels in (1, 3) and len({len(array) for array in arrays.values()}) == 1
+
+
+FITTING: dict[str, Callable[[Arrays], bool]] = {
+    "responses": lambda arrays: 0 < len(arrays["std"]) == len(arrays["layer"]),
+    "gradients": lambda arrays: arrays["norm"].shape == (len(arrays["step"]), len(arrays["layer"])) != (0, 0),
+    "predictions": lambda arrays: 0 < len(arrays["label"]) == len(arrays["predicted"]),
+    "mistakes": _are_images,
+}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from depthlab.config.identity import name_repetition
+from depthlab.records.progress_file import read_progress
 from depthlab.report.core.collection import Collection, Run
 from depthlab.report.core.groups import Group, Setting, differing_keys
 
@@ -117,11 +117,8 @@ def _stopped(run: Run) -> str:
 
 
 def _last_step(run: Run) -> int:
-    try:
-        step = json.loads((run.directory / "progress.json").read_text(encoding="utf-8"))["step"]
-        return max(int(step), int(run.record["steps"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return int(run.record["steps"])
+    progress = read_progress(run.directory)
+    return max(progress.step if progress else 0, int(run.record["steps"]))
 
 
 def _extensions(run: Run) -> list[tuple[str, Any]]:
