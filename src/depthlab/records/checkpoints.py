@@ -16,6 +16,7 @@ from depthlab.records.safe_files import UnfitFile, is_inside
 
 FOLDER = "checkpoints"
 KEEP = 2
+MOST_DIGEST = 1000  # characters: a sum and a name
 
 
 def checkpoint_path(directory: Path, step: int) -> Path:
@@ -89,7 +90,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not (path.is_file() and _digest_path(path).is_file()):
         raise InputError(f"{path} is not a checkpoint with its .sha256 file beside it.")
     try:
-        expected = _digest_path(path).read_text().split()[0]
+        with _digest_path(path).open(encoding="utf-8") as file:
+            expected = file.read(MOST_DIGEST).split()[0]
         intact = _sha256(path) == expected
     except (OSError, IndexError, UnicodeDecodeError):
         raise InputError(f"{path} is not a checkpoint with its .sha256 file beside it.") from None

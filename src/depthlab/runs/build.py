@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import warnings
 from functools import partial
@@ -20,6 +21,7 @@ from depthlab.config.schema import TrainConfig, TrainerConfig
 from depthlab.data.augment import build_augmentation
 from depthlab.data.datamodule import ImageDataModule
 from depthlab.data.device_images import Normalization
+from depthlab.data.sources import no_downloads
 from depthlab.models import TwoStream, download_weights, freeze, load_weights, read_weights
 from depthlab.models.weights import as_state
 from depthlab.optim.parameter_groups import parameter_groups
@@ -31,8 +33,13 @@ from depthlab.training.module import SupervisedModule
 from depthlab.training.plan import Plan
 
 
-def build_data(config: TrainConfig) -> ImageDataModule:
-    """The data module, its images read and split."""
+def build_data(config: TrainConfig, may_download: bool = True) -> ImageDataModule:
+    """The data module, its images read and split.
+
+    Args:
+        config: of the run.
+        may_download: whether a data set that is not there may be downloaded, and the folder for it be made.
+    """
     data = ImageDataModule(
         config.data,
         Path(config.paths.data_dir),
@@ -40,7 +47,8 @@ def build_data(config: TrainConfig) -> ImageDataModule:
         build_augmentation(config.augmentations),
         config.trainer.overfit_one_batch,
     )
-    data.setup()
+    with contextlib.nullcontext() if may_download else no_downloads():
+        data.setup()
     return data
 
 

@@ -35,11 +35,25 @@ def load_run(path: str | Path) -> tuple[nn.Module, Record]:
     """
     directory = Path(path)
     record = read_record(directory)
-    images, num_outputs = _sizes(record.data, directory)
-    with torch.random.fork_rng(devices=[]):  # the initial weights are drawn, and then replaced
-        network = build_network(check_recorded(record), images, num_outputs)
+    config, (images, num_outputs) = check_recorded(record), _sizes(record.data, directory)
+    with torch.random.fork_rng():  # the initial weights are drawn, and then replaced
+        _check_size(config, images, num_outputs, directory, record)
+        network = build_network(config, images, num_outputs)
     load_weights(network, directory, record)
     return network.eval(), record
+
+
+def _check_size(config: TrainConfig, images: ImageSpec, num_outputs: int, directory: Path, record: Record) -> None:
+    """Refuse a network that is not that of the checkpoint before memory is taken for it."""
+    path = _last_checkpoint(directory, record)
+    try:
+        with torch.device("meta"):
+            network = build_network(config, images, num_outputs)
+        needed = sum(parameter.numel() for parameter in network.parameters())
+    except (RuntimeError, ValueError, OverflowError) as error:  # sizes whose product is no number of torch's
+        raise InputError(f"{directory}: its network cannot be built ({str(error).splitlines()[0]}).") from None
+    if needed > path.stat().st_size:  # a weight takes two bytes or more
+        raise InputError(f"{path} holds another network than {directory.name} names: {needed:,} weights are expected.")
 
 
 def check_recorded(record: Record) -> TrainConfig:
@@ -72,13 +86,7 @@ def _sizes(data: dict[str, Any], directory: Path) -> tuple[ImageSpec, int]:
 
 def load_weights(network: nn.Module, directory: Path, record: Record) -> None:
     """Put the weights of a run's last step into `network`, all of them or none."""
-    checkpoint = checkpoint_path(directory, record.steps)
-    if not checkpoint.exists():
-        found = ", ".join(path.name for path in list_checkpoints(directory)) or "none"
-        raise InputError(
-            f"{directory} has no checkpoint of its last step ({checkpoint.name}); there is: {found}. "
-            "The run's command with rerun=true makes it again."
-        )
+    checkpoint = _last_checkpoint(directory, record)
     content = load_checkpoint(checkpoint)
     try:
         network.load_state_dict(content["network"])
@@ -87,12 +95,24 @@ def load_weights(network: nn.Module, directory: Path, record: Record) -> None:
         raise InputError(f"{checkpoint} holds another network than {directory.name} names: {reason} ...") from None
 
 
+def _last_checkpoint(directory: Path, record: Record) -> Path:
+    checkpoint = checkpoint_path(directory, record.steps)
+    if not checkpoint.exists():
+        found = ", ".join(path.name for path in list_checkpoints(directory)) or "none"
+        raise InputError(
+            f"{directory} has no checkpoint of its last step ({checkpoint.name}); there is: {found}. "
+            "The run's command with rerun=true makes it again."
+        )
+    return checkpoint
+
+
 def evaluate_run(path: str | Path, data_dir: str | None = None, accelerator: str | None = None) -> dict[str, float]:
     """Measure every split again with a run's last weights, as the end of the run did.
 
     Args:
         path: the run's directory.
-        data_dir: where the data lie, if not where they were.
+        data_dir: where the data lie, if not where they were. Without it nothing is downloaded: the folder that a
+            record names may be a stranger's choice.
         accelerator: on which device, if not on the kind that the run used.
 
     Returns:
@@ -102,7 +122,7 @@ def evaluate_run(path: str | Path, data_dir: str | None = None, accelerator: str
     record = read_record(directory)
     config = check_recorded(record)
     _adapt(config, record, data_dir, accelerator)
-    data = build_data(config)
+    data = build_data(config, may_download=bool(data_dir))
     _check_same_data(data, record)
     network = build_network(config, data.image_spec, data.num_outputs)
     load_weights(network, directory, record)

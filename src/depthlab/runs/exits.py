@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from contextlib import suppress
 from types import FrameType
 
@@ -15,6 +16,7 @@ CONTINUE_ME = 75  # stopped by a signal, after a checkpoint was written; sysexit
 INTERRUPTED = 130  # what a shell reports after Ctrl-C
 
 
+RETRY_SECONDS = 0.05
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # of schedulers; a person's is SIGINT
 
 
@@ -29,6 +31,21 @@ def stop_when_asked(also: tuple[signal.Signals, ...] = (signal.SIGINT,)) -> None
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
+    if _is_importing(frame):
+        # Modules in the middle of their import catch what is raised there and fail in ways of their own, numpy for
+        # one. The signal comes again when that is over.
+        again = threading.Timer(RETRY_SECONDS, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
+        return
     with suppress(OSError):  # stderr may be closed
         os.write(2, b"stopped; the same command goes on from the last checkpoint\n")  # print is not reentrant
     raise SystemExit(CONTINUE_ME)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False

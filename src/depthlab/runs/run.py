@@ -11,7 +11,7 @@ from depthlab.config.hardware import probe, resolve
 from depthlab.config.identity import flatten, identify
 from depthlab.config.schema import TrainConfig, as_dict
 from depthlab.errors import InputError
-from depthlab.records.directory import claim, set_aside
+from depthlab.records.directory import check_place, claim, set_aside
 from depthlab.records.record import FILE_NAME, read_record
 from depthlab.records.weight_files import hash_weights
 from depthlab.runs.execute import RunInProgress
@@ -42,6 +42,7 @@ def run(config: TrainConfig, command: str, expected: str | None = None, observer
             "Bring that back, or start the sweep again as it is now."
         )
     directory = Path(config.paths.log_dir) / config.name / identity.directory
+    check_place(directory)
     if config.dry_run:
         return planned(config, directory)
     if not is_first_process():
