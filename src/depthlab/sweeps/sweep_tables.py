@@ -11,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from depthlab.config.identity import name_repetition
+from depthlab.config.metric_info import MetricInfo
 from depthlab.records.directory import holder
-from depthlab.records.metrics import MetricInfo, common_metric, describe
+from depthlab.records.metrics import common_metric, describe
 from depthlab.records.record import FILE_NAME, Record, read_record
 from depthlab.shown_text import lines, one_line
 from depthlab.sweeps.job import RESULTS, Entry, State

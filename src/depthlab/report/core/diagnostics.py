@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from depthlab.errors import InputError
 from depthlab.records.arrays import load_arrays
-from depthlab.records.record_checks import MOST_STEPS
 from depthlab.report.core.collection import Run
 from depthlab.report.core.groups import Group, Setting
 from depthlab.shown_text import one_line
@@ -20,34 +19,15 @@ from depthlab.shown_text import one_line
 Array = NDArray[Any]
 Arrays = dict[str, Array]
 MOST_CLASSES = 1000  # of a confusion matrix: ten times as many would take gigabytes
-MOST_VALUE = 1e30
-LARGEST_SIDE = 4096  # pixels of an image that was misclassified
 LONGEST_NAME = 60  # characters of a class's name in a figure
 COLLAPSED = 0.5  # share of the images that one class is predicted for
 
 
-@dataclass(frozen=True)
-class Kind:
-    """What an array must be: the kinds of its type, its number of axes, its largest value."""
-
-    types: str
-    ndim: int = 1
-    most: float = MOST_VALUE
-
-    def fits(self, array: Array) -> bool:
-        """Whether `array` is that. No value is negative, and NaN is none."""
-        if array.dtype.kind not in self.types or array.ndim != self.ndim:
-            return False
-        return "U" in self.types or not array.size or bool((array >= 0).all() and (array <= self.most).all())
-
-
-LAYERS, CLASSES = Kind("U"), Kind("iu", most=MOST_CLASSES - 1)
 KEYS = {
-    "responses": {"layer": LAYERS, "std": Kind("f")},
-    "gradients": {"layer": LAYERS, "step": Kind("iu", most=MOST_STEPS), "norm": Kind("f", ndim=2)},
-    "predictions": {"label": CLASSES, "predicted": CLASSES},
-    "mistakes": {"image": Kind("u", ndim=4, most=255), "label": CLASSES, "predicted": CLASSES}
-    | {"confidence": Kind("f", most=1.001)},
+    "responses": ("layer", "std"),
+    "gradients": ("layer", "step", "norm"),
+    "predictions": ("label", "predicted"),
+    "mistakes": ("image", "label", "predicted", "confidence"),
 }
 
 
@@ -72,16 +52,14 @@ def read_arrays(run: Run, name: str) -> Arrays:
     except FileNotFoundError:
         raise InputError(f"{run.name} holds no diagnostics/{name}.npz") from None
     except (OSError, InputError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(f"{run.name}: diagnostics/{name}.npz is damaged ({type(error).__name__})") from None
-    if name == "gradients" and arrays["norm"].dtype.kind == "f":
-        arrays["norm"] = np.where(
-            arrays["norm"] <= MOST_VALUE, arrays["norm"], 0
-        )  # drawn as a gap, as what underflowed
-    unfit = [key for key, kind in KEYS[name].items() if not kind.fits(arrays[key])]
-    if unfit:
-        raise InputError(f"{run.name}: {unfit[0]} of diagnostics/{name}.npz has values that cannot be drawn")
-    if not FITTING[name](arrays):
-        raise InputError(f"{run.name}: the arrays of diagnostics/{name}.npz do not fit together")
+        reason = str(error) if isinstance(error, InputError) else type(error).__name__
+        raise InputError(f"{run.name}: diagnostics/{name}.npz is damaged ({reason.rstrip('.')})") from None
+    if any((arrays[key] >= MOST_CLASSES).any() for key in ("label", "predicted") if key in arrays):
+        raise InputError(f"{run.name}: diagnostics/{name}.npz has more than {MOST_CLASSES:,} classes")
+    if name == "responses" and not np.isfinite(arrays["std"]).all():
+        raise InputError(f"{run.name}: diagnostics/{name}.npz holds NaN or infinity")
+    if name == "gradients":  # zero is drawn as a gap, as a norm that underflowed is
+        arrays["norm"] = np.where(np.isfinite(arrays["norm"]), arrays["norm"], 0)
     return arrays
 
 
@@ -160,17 +138,3 @@ def class_names(groups: Sequence[Group], members: Sequence[Members]) -> list[str
     indices = [arrays[key] for member in members for arrays in member.arrays for key in ("label", "predicted")]
     highest = max((int(array.max()) for array in indices if array.size), default=0)
     return known + [str(number) for number in range(len(known), highest + 1)]
-
-
-def _are_images(arrays: Arrays) -> bool:
-    _, height, width, channels = arrays["image"].shape
-    sides = min(height, width) > 0 and max(height, width) <= LARGEST_SIDE
-    return sides and channels in (1, 3) and len({len(array) for array in arrays.values()}) == 1
-
-
-FITTING: dict[str, Callable[[Arrays], bool]] = {
-    "responses": lambda arrays: 0 < len(arrays["std"]) == len(arrays["layer"]),
-    "gradients": lambda arrays: arrays["norm"].shape == (len(arrays["step"]), len(arrays["layer"])) != (0, 0),
-    "predictions": lambda arrays: 0 < len(arrays["label"]) == len(arrays["predicted"]),
-    "mistakes": _are_images,
-}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from depthlab.report.core.collection import Collection, Run
 from depthlab.report.core.groups import Group, Setting, differing_keys
 
 MOST_NAMED = 4  # keys in a question
+NAMESPACE = "depthlab_extensions"  # of extensions that are single files
 
 
 def question(groups: Sequence[Group]) -> str:
@@ -78,6 +81,7 @@ def conditions(found: Collection) -> list[tuple[str, str]]:
         ("images a second", _range([run.record.get("images_per_second") for run in found.with_status("finished")])),
         ("commit", _values(_commit(run) for run in found.runs)),
         ("extensions", _values(_extension(*item) for run in found.runs for item in _extensions(run))),
+        ("extensions not installed here", _values(_not_installed(found.runs))),
     ]
     packages = sorted({package for run in found.runs for package in run.record.get("versions") or {}})
     rows += [(p, _values((run.record.get("versions") or {}).get(p) for run in found.runs)) for p in packages]
@@ -127,6 +131,22 @@ def _extensions(run: Run) -> list[tuple[str, Any]]:
 
 def _extension(name: str, version: Any) -> str:
     return name if version is None else f"{name} {version}"
+
+
+def _not_installed(runs: Sequence[Run]) -> list[str]:
+    return sorted({name for run in runs for name, _ in _extensions(run) if not _is_installed(name)})
+
+
+def _is_installed(name: str) -> bool:
+    """Whether an extension is here: a file of the namespace package or a distribution. Nothing of it is imported."""
+    namespace, _, module = name.rpartition(".")
+    if namespace == NAMESPACE and module.isidentifier():
+        return find_spec(name) is not None
+    try:
+        distribution(name)
+    except (PackageNotFoundError, ValueError):
+        return False
+    return True
 
 
 def _commit(run: Run) -> str | None:
