@@ -6,7 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +16,8 @@ from omegaconf import OmegaConf
 
 from depthlab.config.check import check
 from depthlab.config.schema import TrainConfig
+
+from .warm import Warm
 
 ROOT = Path(__file__).resolve().parent.parent
 Compose = Callable[..., TrainConfig]
@@ -96,15 +98,28 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Uninterrupted:
     return trained
 
 
-@pytest.fixture
-def command(tmp_path: Path) -> Command:
-    """Runs a command line from the project's root; logs go below this test's own folder."""
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Warm]:
+    """Runs command lines in forks of one process."""
+    process = Warm()
+    yield process
+    process.close()
 
-    def run(*arguments: str, timeout_seconds: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
+
+@pytest.fixture
+def command(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> Command:
+    """Runs a command line from the project's root, in a fork unless `fresh` asks for a process of its own."""
+
+    def run(
+        *arguments: str, timeout_seconds: float = 300, fresh: bool = False, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+        if not (fresh or arguments[0] == "-c"):
+            return warm.run(arguments, ROOT, variables, tmp_path_factory.mktemp("streams"), timeout_seconds)
         return subprocess.run(
             [sys.executable, *arguments],
             cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            env=variables,
             capture_output=True,
             text=True,
             timeout=timeout_seconds,

@@ -36,7 +36,7 @@ SHORT = ("--data", "digits", "--workers", "1", "--override", "model.depth=8", "-
 def measure(command: Command, tmp_path: Path, mode: str, *options: str) -> dict[str, Any]:
     """What a short benchmark on the digits wrote."""
     out = tmp_path / "out" / f"{mode}.json"
-    done = command("scripts/benchmark.py", mode, *SHORT, *options, "--out", str(out), timeout_seconds=580)
+    done = command("scripts/benchmark.py", mode, *SHORT, *options, "--out", str(out), timeout_seconds=580, fresh=True)
     assert done.returncode == 0, done.stderr
     assert not done.stderr
     tree: dict[str, Any] = json.loads(out.read_text())
@@ -194,13 +194,15 @@ def test_a_side_that_fails_says_why() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_mode_gpu_says_that_there_is_no_gpu(command: Command) -> None:
-    done = command("scripts/benchmark.py", "gpu")
+    done = command("scripts/benchmark.py", "gpu", fresh=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert "no CUDA GPU" in done.stderr
 
 
 def test_absent_images_are_named_with_the_remedy(command: Command, tmp_path: Path) -> None:
-    done = command("scripts/benchmark.py", "cpu", "--out", str(tmp_path / "x.json"), DEPTHLAB_DATA_DIR=str(tmp_path))
+    done = command(
+        "scripts/benchmark.py", "cpu", "--out", str(tmp_path / "x.json"), DEPTHLAB_DATA_DIR=str(tmp_path), fresh=True
+    )
     assert done.returncode == 2
     assert str(tmp_path) in done.stderr and "DEPTHLAB_DATA_DIR" in done.stderr
     assert not (tmp_path / "x.json").exists()

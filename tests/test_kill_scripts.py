@@ -21,7 +21,7 @@ TRIALS = load_script("scripts/kill_trials.py")
 
 @pytest.mark.slow
 def test_killed_runs_end_like_whole_ones(command: Command) -> None:
-    done = command("scripts/kill_trials.py", "2", "--seed", "1", "--steps", "60")
+    done = command("scripts/kill_trials.py", "2", "--seed", "1", "--steps", "60", fresh=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 of 2 identical" in done.stdout
 
@@ -29,7 +29,7 @@ def test_killed_runs_end_like_whole_ones(command: Command) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 def test_a_killed_sweep_ends_whole(command: Command) -> None:
-    done = command("scripts/kill_sweep.py", "2", "--seed", "1", "--runs", "3", "--steps", "120")
+    done = command("scripts/kill_sweep.py", "2", "--seed", "1", "--runs", "3", "--steps", "120", fresh=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "3 of 3 runs finished after 2 kills" in done.stdout
 

@@ -6,13 +6,13 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from .conftest import ROOT
+from .warm import Warm
 
 # What is added to a line that trains, and nothing else.
 SHORTER = ("trainer.max_steps=2", "trainer.num_threads=1", "logger=csv")
@@ -32,6 +32,9 @@ FILES = {
 # Each block that is not run here carries its reason in a comment above it, or is run elsewhere.
 ELSEWHERE = {
     "bash scripts/quickstart.sh": "installs everything; run from a fresh clone, and its experiment in test_configs.py",
+    "python train.py -m hydra/sweeper=search data=digits model=plain20 trainer.max_steps=440 "
+    "schedule.scale_to_max_steps=true 'optimizer.lr=interval(1e-3,1)' search.trials=50": "150 runs; see the note",
+    "python -m depthlab extend run=logs/runs/digits-resnet20-seed1-... trainer.max_steps=128000": "a hash, as above",
     "tensorboard --logdir logs": "a server that runs until it is stopped",
     "python scripts/evaluate.py run=logs/runs/digits-resnet20-seed1-...": "the directory's name ends in a hash",
     "python train.py model=resnet110 trainer=ddp trainer.devices=2": "two GPUs",
@@ -74,17 +77,10 @@ def test_the_lines_run_one_after_the_other(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "src")}
-    for line in [line for line in LINES if line not in ELSEWHERE]:
-        done = subprocess.run(
-            [sys.executable, *shortened(line)],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+    with closing(Warm(environment)) as python:
+        for line in [line for line in LINES if line not in ELSEWHERE]:
+            done = python.run(shortened(line), tmp_path, environment, tmp_path, timeout_seconds=300)
+            assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
 
 
 def test_files_of_the_readme_are_those_that_its_lines_use() -> None:

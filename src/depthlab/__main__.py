@@ -13,6 +13,7 @@ COMMANDS = {
     "train": "train a run or a sweep; --help lists groups, options and keys",
     "report": "turn the records of sweeps into tables, figures and a page",
     "status": "list runs with state, step, error and age",
+    "extend": "train a finished run for more steps",
     "evaluate": "evaluate a finished run again, from its directory alone",
     "publish": "copy the runs of a sweep into results/ and write their report there",
     "show_batch": "save a training batch as a picture",

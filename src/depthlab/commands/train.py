@@ -60,7 +60,7 @@ def train(arguments: Sequence[str], observer: Observer | None = None) -> int:
         check_names(sys.argv[1:], config_dir())
         with _frozen_code(check_hydra_keys(sys.argv[1:], config_dir())) as code:
             tree = _compose(command, code)
-        frozen = _freeze_if_shared(tree, command) if tree else None
+        frozen = freeze_if_shared(tree, command) if tree else None
     except (InputError, OSError, *CONFIGURATION_ERRORS) as error:
         if wants_traceback:
             raise
@@ -131,7 +131,7 @@ def _task(command: str, composed: list[DictConfig], code: Snapshot | None) -> Ta
     return take
 
 
-def _freeze_if_shared(tree: Tree, command: str) -> Path | None:
+def freeze_if_shared(tree: Tree, command: str) -> Path | None:
     """The frozen configuration of a run that several processes share, None for any other run.
 
     Lightning starts the other processes with the command line of the first, which must not go through Hydra again.

@@ -25,6 +25,7 @@ from depthlab.config.identity import flatten
 from depthlab.config.sweep_size import check_sweep
 from depthlab.errors import InputError
 
+SEARCHER = "hydra_plugins.depthlab_pool.SearchSweeper"  # checks its space itself
 OWN_LAUNCHER = "hydra_plugins.depthlab_pool.PoolLauncher"  # composes the jobs itself and uses nothing of their `hydra`
 HYDRAS_OWN = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"  # runs the jobs in this process
 # Hydra fills these in itself, from the command line.
@@ -62,7 +63,12 @@ def check_hydra_keys(arguments: Sequence[str], config_dir: Path) -> Path | None:
     _compare(composed, trusted)
     check_name("name", str(composed.name))  # the folder of a sweep has this name, and Hydra makes it
     params = composed.hydra.sweeper.params or {}
-    if options.multirun or composed.hydra.mode is RunMode.MULTIRUN:
+    is_sweep = options.multirun or composed.hydra.mode is RunMode.MULTIRUN
+    if composed.hydra.sweeper._target_ == SEARCHER:
+        _check_search(composed, is_sweep)
+    elif typed := [str(each.input_line) for each in overrides if each.key_or_group.startswith("search.")]:
+        raise InputError(f"{typed[0]}: without a search it means nothing. Type -m hydra/sweeper=search as well.")
+    elif is_sweep:
         jobs = check_sweep(overrides, {str(key): value for key, value in params.items()})
         if composed.hydra.launcher._target_ != OWN_LAUNCHER:
             for choice in _choices(jobs, loader):
@@ -70,6 +76,13 @@ def check_hydra_keys(arguments: Sequence[str], config_dir: Path) -> Path | None:
                 _compare(_compose(loader, [*others, choice]), trusted)
             return None if composed.hydra.launcher._target_ == HYDRAS_OWN else Path(composed.hydra.sweep.dir)
     return None
+
+
+def _check_search(composed: DictConfig, is_sweep: bool) -> None:
+    if not is_sweep:
+        raise InputError("hydra/sweeper=search: a search has many runs. Type -m as well.")
+    if composed.hydra.launcher._target_ != OWN_LAUNCHER:
+        raise InputError("hydra/sweeper=search: it stops runs of this machine's queue. Leave hydra/launcher=pool.")
 
 
 def _is_hydra(override: Override) -> bool:

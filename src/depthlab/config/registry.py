@@ -14,13 +14,13 @@ import importlib.util
 import pkgutil
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import depthlab
 from depthlab.config.nearest import nearest
@@ -134,6 +134,19 @@ def components(group: str) -> dict[str, Component]:
     """The components of a group by name; names that two files register are not among them."""
     found = groups()[group]
     return {name: each for name, each in found.components.items() if name not in found.duplicates}
+
+
+def presets(group: str) -> dict[str, tuple[str, Mapping[str, Any]]]:
+    """The presets of a group's components by name: the component, and the keys that differ from its defaults.
+
+    A preset with the name of a component, or of another preset, is not among them; the first one stays.
+    """
+    found: dict[str, tuple[str, Mapping[str, Any]]] = {}
+    for component, each in components(group).items():
+        for name, values in each.spec.presets.items():
+            if name not in groups()[group].components:
+                found.setdefault(name, (component, values))
+    return found
 
 
 def lookup(group: str, name: str) -> type[Spec]:

@@ -113,6 +113,21 @@ class TrainerConfig:
 
 
 @dataclass
+class SearchConfig:
+    """How `hydra/sweeper=search` looks for the best values. It is no part of a run: records do not hold it."""
+
+    trials: int = key(50, positive=True, maximum=10_000, help="configurations that are tried")
+    seeds: int = key(3, positive=True, maximum=1000, help="runs of each, from the configuration's seed on")
+    objective: str | None = key(None, help="val/NAME of a metric, its mean over the seeds; null: the task's main one")
+    pruner: str = key(
+        "median",
+        choices=("median", "halving", "none"),
+        help="stops a trial at a validation: behind the median of the others, or not in the best quarter",
+    )
+    seed: int = key(0, minimum=0, below=2**32, help="of the search's own random choices")
+
+
+@dataclass
 class RunKeys:
     """The keys of a configuration outside its sections."""
 
@@ -169,6 +184,7 @@ SECTIONS: dict[str, Any] = {
     "trainer": TrainerConfig,
     "augment": AugmentConfig,
 }
+SEARCH = "search"  # the section of the sweeper of this name, which `check_search` reads
 # The section of the configuration in which the components of a group lie, and the attribute that holds those on.
 PLACES = {
     "augment": "augmentations",
@@ -208,7 +224,8 @@ def _components_as_dict(group: str, on: dict[str, Spec]) -> dict[str, Any]:
 
 def known_keys() -> list[str]:
     """Every dotted key that some configuration has."""
-    keys = {*keys_of(RunKeys)} | {f"{section}.{name}" for section, cls in SECTIONS.items() for name in keys_of(cls)}
+    sections = {**SECTIONS, SEARCH: SearchConfig}
+    keys = {*keys_of(RunKeys)} | {f"{section}.{name}" for section, cls in sections.items() for name in keys_of(cls)}
     for group in groups().values():
         for name, component in group.components.items():
             own = keys_of(component.spec)

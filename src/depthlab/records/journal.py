@@ -103,6 +103,7 @@ class Journal:
             run=identity.directory,
             recipe=identity.recipe,
             weights=before.weights if before else None,
+            extended_from=before.extended_from if before else None,
             wall_seconds=0.0,
             precision=config["trainer"]["precision"],
             num_processes=config["trainer"]["devices"],

@@ -121,6 +121,7 @@ class Record(_Parsed):
         weights_measured: which weights `metrics` is of: "last".
         weights_sha256: hash of the final weights.
         extensions: version by name of each extension in use.
+        extended_from: run, steps and weights_sha256 of the finished run that this one took over.
         code: the source that ran: `fingerprint`, `files` with a digest each, `diff` where it differed from its commit;
             None in records from before it was kept. Segments have no `files`.
         machine: CPU model, instruction set, operating system.
@@ -163,6 +164,7 @@ class Record(_Parsed):
     weights_measured: str | None = None
     weights_sha256: str | None = None
     extensions: dict[str, str] | None = None
+    extended_from: Json | None = None
     code: Json | None = None
     published: Json | None = None
 

@@ -123,6 +123,7 @@ OPTIONAL: Checks = {
     "weights_measured": _is(str),
     "weights_sha256": _is(str),
     "extensions": _are_texts,
+    "extended_from": _is(dict),
     "published": _is(dict),
 }
 MODEL: Checks = {"num_params": _is_count, "num_macs": _is_count}

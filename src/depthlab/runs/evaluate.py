@@ -37,14 +37,16 @@ def load_run(path: str | Path) -> tuple[nn.Module, Record]:
     directory = Path(path)
     record = read_record(directory)
     images, num_outputs = _sizes(record.data, directory)
+    config = check_recorded(record)
+    say_other_code(config, record)
     with torch.random.fork_rng(devices=[]):  # the initial weights are drawn, and then replaced
-        network = build_network(check_recorded(record), images, num_outputs)
+        network = build_network(config, images, num_outputs)
     load_weights(network, directory, record)
     return network.eval(), record
 
 
 def check_recorded(record: Record) -> TrainConfig:
-    """The configuration of a record, checked; where an extension or the code is another one here, that is said.
+    """The configuration of a record, checked; where an extension is missing or another version, that is said.
 
     Raises:
         InputError: the configuration is not valid here.
@@ -60,9 +62,13 @@ def check_recorded(record: Record) -> TrainConfig:
         if missing:
             raise InputError(f"The run uses an extension that is not installed here: {', '.join(missing)}.") from None
         raise error
+    return config
+
+
+def say_other_code(config: TrainConfig, record: Record) -> None:
+    """A line where the code here is not that of the record, whose configuration is `config`."""
     if differences := code_of(config).differences(record.code):
         print(f"The code differs from the run's: {in_words(differences)}.")
-    return config
 
 
 def _sizes(data: dict[str, Any], directory: Path) -> tuple[ImageSpec, int]:
@@ -105,6 +111,7 @@ def evaluate_run(path: str | Path, data_dir: str | None = None, accelerator: str
     directory = Path(path)
     record = read_record(directory)
     config = check_recorded(record)
+    say_other_code(config, record)
     _adapt(config, record, data_dir, accelerator)
     data = build_data(config)
     _check_same_data(data, record)

@@ -15,6 +15,7 @@ from depthlab.records.journal import Journal
 from depthlab.runs.build import build_data, build_module, build_network, start_from
 from depthlab.runs.code import in_words, refuse_other_code
 from depthlab.runs.describe import describe_network, extensions_in_use, final_metrics
+from depthlab.runs.extend import find_shorter
 from depthlab.runs.fit import Fit
 from depthlab.runs.outcome import Outcome, describe
 from depthlab.training.callbacks.stopwatch import Stopwatch
@@ -186,6 +187,9 @@ class RunInProgress:
         OmegaConf.save(OmegaConf.create(self.journal.record.config), self.directory / "config.yaml")
         if len(self.journal.record.segments) > 1:
             print(f"{self.directory.name}: continues from step {self.first_step:,}")
+        elif shorter := find_shorter(self.config, self.directory):
+            extend = f"depthlab extend run={shorter} trainer.max_steps={self.config.trainer.max_steps}"
+            print(f"{shorter.name} is the beginning of this run: {extend} trains the steps after it only")
 
     def fail(self, error: Exception) -> None:
         """Record an error that is not the user's."""

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -20,7 +20,7 @@ from depthlab.config.schema import TrainConfig, as_dict
 from depthlab.errors import InputError
 from depthlab.records.weight_files import find_weights, hash_weights
 from depthlab.runs.code import BEFORE_CODE, Code, differences_that_matter, has_work, in_words, read_code, roots_of
-from depthlab.runs.snapshot import FOLDER, take_snapshot
+from depthlab.runs.snapshot import FOLDER, snapshot_digest, take_snapshot
 from depthlab.sweeps.job import Entry, Job, labels
 from depthlab.sweeps.run_status import read_if_there, run_status, steps_done
 
@@ -66,14 +66,25 @@ def examine(jobs: Sequence[Job]) -> list[Entry]:
     ]
 
 
-def check_code(jobs: Sequence[Job]) -> list[str]:
+class Made(Protocol):
+    """A run that may be there already: a job, or what a search has tried."""
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def config(self) -> TrainConfig: ...
+    @property
+    def directory(self) -> Path: ...
+
+
+def check_code(jobs: Sequence[Made]) -> list[str]:
     """Lines about runs that are there already and of other code, or of code that is not known.
 
     Raises:
         InputError: some are of other code, and that was not accepted.
     """
-    other: dict[str, list[Job]] = {}
-    accepted: dict[str, list[Job]] = {}
+    other: dict[str, list[Made]] = {}
+    accepted: dict[str, list[Made]] = {}
     unknown = 0
     codes: dict[tuple[str, ...], Code] = {}
     for job in jobs:
@@ -92,7 +103,7 @@ def check_code(jobs: Sequence[Job]) -> list[str]:
     return [*lines, *([f"{unknown} of {len(jobs)} jobs: {BEFORE_CODE}"] if unknown else [])]
 
 
-def _describe_other_code(other: Mapping[str, Sequence[Job]], num_jobs: int) -> str:
+def _describe_other_code(other: Mapping[str, Sequence[Made]], num_jobs: int) -> str:
     lines = [f"{sum(map(len, other.values()))} of {num_jobs} runs were made by other code; nothing was started."]
     lines += [f"  {_named(same)}; differs: {files}" for files, same in list(other.items())[:SHOWN]]
     if len(other) > SHOWN:
@@ -100,7 +111,7 @@ def _describe_other_code(other: Mapping[str, Sequence[Job]], num_jobs: int) -> s
     return "\n".join([*lines, "code=any accepts what is finished and continues the rest; rerun=true repeats them."])
 
 
-def _named(jobs: Sequence[Job]) -> str:
+def _named(jobs: Sequence[Made]) -> str:
     more = f" and {len(jobs) - 1} more" if len(jobs) > 1 else ""
     return f"{jobs[0].label}{more}"
 
@@ -117,13 +128,27 @@ def freeze(entries: Sequence[Entry], sweep_dir: Path, num_threads: Mapping[str, 
     try:
         (folder / "configs").mkdir(parents=True)
         (folder / "jobs").mkdir()
-        snapshot = take_snapshot(folder / FOLDER)
+        take_snapshot(folder / FOLDER)
         for entry in entries:
-            _write(frozen_path(folder, entry.job), entry.job, num_threads[entry.job.accelerator], snapshot)
+            freeze_job(folder, entry.job, num_threads[entry.job.accelerator])
     except OSError as error:
         reason = f"{folder} cannot be written ({error.strerror})."
         raise InputError(f"{reason} Choose another place with paths.log_dir=...") from None
     return folder
+
+
+def freeze_job(folder: Path, job: Job, num_threads: int) -> None:
+    """Write the configuration of one job into the folder that `freeze` made.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    config = job.config
+    trainer = replace(config.trainer, num_threads=config.trainer.num_threads or num_threads)
+    tree = as_dict(replace(config, trainer=trainer))
+    snapshot = snapshot_digest(folder / FOLDER)
+    frozen = {"command": job.command, "directory": job.directory.name, "config": tree, "snapshot": snapshot}
+    frozen_path(folder, job).write_text(json.dumps(frozen, indent=2), encoding="utf-8")
 
 
 def frozen_path(folder: Path, job: Job) -> Path:
@@ -188,11 +213,3 @@ def _describe_mistakes(mistakes: Mapping[str, Sequence[int]], requests: Sequence
     if len(mistakes) > SHOWN:
         lines.append(f"  and {len(mistakes) - SHOWN} other mistakes")
     return "\n".join(lines)
-
-
-def _write(path: Path, job: Job, num_threads: int, snapshot: str | None) -> None:
-    config = job.config
-    trainer = replace(config.trainer, num_threads=config.trainer.num_threads or num_threads)
-    tree = as_dict(replace(config, trainer=trainer))
-    frozen = {"command": job.command, "directory": job.directory.name, "config": tree, "snapshot": snapshot}
-    path.write_text(json.dumps(frozen, indent=2), encoding="utf-8")

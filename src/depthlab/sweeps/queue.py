@@ -40,6 +40,19 @@ class View(Protocol):
     def refresh(self, entries: Sequence[Entry]) -> None: ...
 
 
+class Source(Protocol):
+    """Where more jobs come from while the queue runs."""
+
+    def more(self, num_open: int) -> Sequence[Entry]:
+        """Jobs to be added, while `num_open` are waiting or running; none where there is nothing to do at present."""
+
+    def ended(self, entry: Entry) -> None:
+        """A job has ended and is not tried again."""
+
+    def look(self, running: Sequence[Entry]) -> None:
+        """Called about once a second. A job is stopped for good with `drop`."""
+
+
 class Pool:
     """Runs the entries of a sweep over devices."""
 
@@ -51,6 +64,7 @@ class Pool:
         folder: Path,
         command: Command,
         view: View,
+        source: Source | None = None,
     ) -> None:
         """`folder` holds the frozen configurations; `command` makes the command line of a job from one of them."""
         self._entries = sorted(entries, key=_rank)
@@ -61,6 +75,7 @@ class Pool:
         self._view = view
         snapshot = folder / FOLDER
         self._code = {"PYTHONPATH": python_path(snapshot)} if snapshot.exists() else {}
+        self._source = source
         self._signals: list[tuple[float, int]] = []
         self._began_at = time.time()
         self._next_look_seconds = 0.0
@@ -72,9 +87,11 @@ class Pool:
         """Run until no entry is open, or until stopped. No process outlives this call, however it ends."""
         with self._listening():
             try:
+                self._refill()
                 while self._is_unfinished():
                     self._heed_signals()
                     self._collect()
+                    self._refill()
                     self._start()
                     self._look()
                     time.sleep(PAUSE_SECONDS)
@@ -87,6 +104,11 @@ class Pool:
         return any(
             entry.state is State.RUNNING or (entry.state in OPEN and not self._closed) for entry in self._entries
         )
+
+    def _refill(self) -> None:
+        if self._source is not None and not self._closed:
+            self._entries += self._source.more(sum(entry.state in OPEN for entry in self._entries))
+            self._entries.sort(key=_rank)
 
     def _running(self) -> list[Entry]:
         return [entry for entry in self._entries if entry.state is State.RUNNING]
@@ -102,7 +124,9 @@ class Pool:
             self._devices[entry.job.accelerator].release(entry.lease)
             link_log(entry.log, entry.job.directory)
             entry.tail = last_lines(entry.log, TAIL_LINES)
-            entry.state, entry.reason = classify_exit(code, entry.job, entry.tail, self.stopped_by is not None)
+            entry.state, entry.reason = classify_exit(
+                code, entry.job, entry.tail, self.stopped_by is not None or entry.is_dropped
+            )
             entry.process = entry.lease = None
             self._settle(entry, code)
 
@@ -114,7 +138,7 @@ class Pool:
             self._view.say(f"{entry.job.label}: held by {holder(entry.job.directory)}, waiting for it")
             return
         again = entry.state in (State.FAILED, State.INTERRUPTED) and code != exits.MISTAKE
-        if again and entry.attempts <= self._settings.retries and not self._closed:
+        if again and not entry.is_dropped and entry.attempts <= self._settings.retries and not self._closed:
             self._view.say(f"{entry.job.label}: {entry.reason}; trying again")
             entry.state = State.WAITING
             self._entries.sort(key=_rank)
@@ -123,6 +147,8 @@ class Pool:
 
     def _end(self, entry: Entry) -> None:
         self._view.ended(entry)
+        if self._source is not None:
+            self._source.ended(entry)
         if entry.state is State.FAILED and self._settings.on_error == "stop" and not self._closed:
             self._view.say("on_error=stop: jobs that run are finished, none is started")
             self._closed = True
@@ -162,6 +188,8 @@ class Pool:
                 self._view.say(f"{job.label}: held by {holder(job.directory)}, waiting for it")
         elif entry.state in RESULTS:
             self._view.say(f"{job.label}: {entry.state} by another process")
+            if self._source is not None:
+                self._source.ended(entry)
         return entry.state is State.WAITING
 
     def _is_new(self, path: Path) -> bool:
@@ -193,6 +221,8 @@ class Pool:
         for entry in self._running():
             assert entry.log is not None
             link_log(entry.log, entry.job.directory)
+        if self._source is not None:
+            self._source.look(self._running())
         self._view.refresh(self._entries)
 
     @contextmanager
