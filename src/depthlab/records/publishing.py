@@ -126,7 +126,7 @@ def _published(directory: Path, record: Record) -> _Copy:
     content["config"] = _without_folders(record.config)
     if record.weights and isinstance(record.weights.get("source"), str):
         content["weights"] = {**record.weights, "source": PurePath(record.weights["source"]).name}
-    content["command"] = _without_places(record.command)
+    content["command"] = without_places(record.command)
     points = {name: len(curve) for name, curve in curves.items()}
     content["published"] = {"max_points": MAX_POINTS, "points_before": points}
     return _Copy(Record.from_dict(content), _thinned_rows(curves), arrays)
@@ -163,7 +163,7 @@ def _without_folders(config: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _without_places(command: str) -> str:
+def without_places(command: str) -> str:
     """A command without overrides of where things lie; files and folders, by which data are named, by name alone."""
     try:
         words = shlex.split(command)

@@ -176,12 +176,13 @@ class Record(_Parsed):
 
 def write_record(directory: Path, record: Record | Mapping[str, Any]) -> None:
     """Put `record` in `directory`, in place of the one before. NaN and infinity become null: JSON has neither."""
-    text = json.dumps(_as_written(record), indent=2, allow_nan=False)
+    text = json.dumps(as_written(record), indent=2, allow_nan=False)
     with replacing(directory / FILE_NAME) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def _as_written(record: Record | Mapping[str, Any]) -> Json:
+def as_written(record: Record | Mapping[str, Any]) -> Json:
+    """A record as files hold it: with its version, NaN and infinity as null."""
     values = record.to_dict() if isinstance(record, Record) else dict(record)
     return {**_finite({"version": VERSION, **values}), "version": VERSION}
 

@@ -28,7 +28,7 @@ MOST_COPIED = 256 * 1024  # bytes; larger files that are no source, such as an e
 
 
 def take_snapshot(folder: Path) -> str | None:
-    """Copy the code into `folder`, which is made; the snapshot's digest, as of `snapshot_digest`.
+    """Copy the code into `folder`, which is made; the SHA-256 of the list of its files.
 
     None where its path cannot be put on Python's.
 
@@ -56,15 +56,7 @@ def take_snapshot(folder: Path) -> str | None:
     manifest = {"git": git_state(), "diff": source_diff(), "files": _digests(folder)}
     content = json.dumps(manifest, indent=1)
     (folder / SNAPSHOT).write_text(content, encoding="utf-8")
-    return snapshot_digest(folder)
-
-
-def snapshot_digest(folder: Path) -> str | None:
-    """The SHA-256 of the snapshot's list of files with theirs; None where `folder` holds no snapshot."""
-    try:
-        return hashlib.sha256((folder / SNAPSHOT).read_bytes()).hexdigest()
-    except FileNotFoundError:
-        return None
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def check_snapshot(folder: Path, digest: str | None) -> None:

@@ -83,7 +83,7 @@ def launch(
         return exits.DONE
     folder, stopped_by = None, None
     if waiting:
-        folder = freeze(waiting, sweep_dir, {kind: each.num_threads for kind, each in devices.items()})
+        folder, _ = freeze(waiting, sweep_dir, {kind: each.num_threads for kind, each in devices.items()})
         if not (folder / FOLDER).exists():
             _say(console, f"{folder} holds {os.pathsep!r}, so its jobs import the code where it is: do not edit it.")
         stopped_by = _run(console, entries, devices, settings, folder, command, known)
@@ -92,12 +92,6 @@ def launch(
     if folder is not None and all(entry.state in RESULTS for entry in entries):
         remove_snapshot(folder / FOLDER)
     return _exit_code(entries, stopped_by)
-
-
-def _say(console: Console, *lines: str) -> None:
-    with readers_may_leave(console):
-        for line in lines:
-            console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
 def launch_search(
@@ -136,7 +130,8 @@ def launch_search(
     with claim(folder):
         study = open_study(folder, question)
         _say(console, *check_code(tried(study, sweep_dir.parent, first.config.code)))
-        jobs = JobMaker(compose, fixed, hardware, freeze([], folder, {}), devices[first.accelerator].num_threads)
+        configs, snapshot = freeze([], folder, {})
+        jobs = JobMaker(compose, fixed, hardware, configs, devices[first.accelerator].num_threads, snapshot)
         known = read_estimates(Path(first.config.paths.log_dir))
         view = _make_view(console, known, num_places, keys.trials * keys.seeds)
         search = Search(study, question, jobs, num_places, folder, view.say)
@@ -148,11 +143,17 @@ def launch_search(
                 view.close()
         with readers_may_leave(console):
             print_search(console, search.summary(), sweep_dir.parent)
-        if search.is_done:
-            remove_snapshot(jobs.configs / FOLDER)
+    if search.is_done:
+        remove_snapshot(configs / FOLDER)
     if pool.stopped_by is not None:
         return exits.INTERRUPTED if pool.stopped_by == signal.SIGINT else exits.CONTINUE_ME
     return exits.DONE if search.is_done else exits.FAILED
+
+
+def _say(console: Console, *lines: str) -> None:
+    with readers_may_leave(console):
+        for line in lines:
+            console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
 def _run(

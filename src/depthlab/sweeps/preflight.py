@@ -20,7 +20,7 @@ from depthlab.config.schema import TrainConfig, as_dict
 from depthlab.errors import InputError
 from depthlab.records.weight_files import find_weights, hash_weights
 from depthlab.runs.code import BEFORE_CODE, Code, differences_that_matter, has_work, in_words, read_code, roots_of
-from depthlab.runs.snapshot import FOLDER, snapshot_digest, take_snapshot
+from depthlab.runs.snapshot import FOLDER, take_snapshot
 from depthlab.sweeps.job import Entry, Job, labels
 from depthlab.sweeps.run_status import read_if_there, run_status, steps_done
 
@@ -116,29 +116,32 @@ def _named(jobs: Sequence[Made]) -> str:
     return f"{jobs[0].label}{more}"
 
 
-def freeze(entries: Sequence[Entry], sweep_dir: Path, num_threads: Mapping[str, int]) -> Path:
+def freeze(entries: Sequence[Entry], sweep_dir: Path, num_threads: Mapping[str, int]) -> tuple[Path, str | None]:
     """Write the configuration of every job, and the code, into a new folder of `sweep_dir`; edits change nothing then.
 
     Args:
         entries: the jobs that are still to be done.
         sweep_dir: where the sweeps of one name are kept.
         num_threads: for each accelerator the CPU threads of a process, where its configuration does not say.
+
+    Returns:
+        The new folder, and the digest of the snapshot of the code in it.
     """
     folder = sweep_dir / datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
     try:
         (folder / "configs").mkdir(parents=True)
         (folder / "jobs").mkdir()
-        take_snapshot(folder / FOLDER)
+        snapshot = take_snapshot(folder / FOLDER)
         for entry in entries:
-            freeze_job(folder, entry.job, num_threads[entry.job.accelerator])
+            freeze_job(folder, entry.job, num_threads[entry.job.accelerator], snapshot)
     except OSError as error:
         reason = f"{folder} cannot be written ({error.strerror})."
         raise InputError(f"{reason} Choose another place with paths.log_dir=...") from None
-    return folder
+    return folder, snapshot
 
 
-def freeze_job(folder: Path, job: Job, num_threads: int) -> None:
-    """Write the configuration of one job into the folder that `freeze` made.
+def freeze_job(folder: Path, job: Job, num_threads: int, snapshot: str | None) -> None:
+    """Write the configuration of one job into the folder that `freeze` made, with the digest of its snapshot.
 
     Raises:
         OSError: it cannot be written.
@@ -146,7 +149,6 @@ def freeze_job(folder: Path, job: Job, num_threads: int) -> None:
     config = job.config
     trainer = replace(config.trainer, num_threads=config.trainer.num_threads or num_threads)
     tree = as_dict(replace(config, trainer=trainer))
-    snapshot = snapshot_digest(folder / FOLDER)
     frozen = {"command": job.command, "directory": job.directory.name, "config": tree, "snapshot": snapshot}
     frozen_path(folder, job).write_text(json.dumps(frozen, indent=2), encoding="utf-8")
 

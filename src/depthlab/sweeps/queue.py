@@ -73,9 +73,9 @@ class Pool:
         self._folder = folder
         self._command = command
         self._view = view
+        self._source = source
         snapshot = folder / FOLDER
         self._code = {"PYTHONPATH": python_path(snapshot)} if snapshot.exists() else {}
-        self._source = source
         self._signals: list[tuple[float, int]] = []
         self._began_at = time.time()
         self._next_look_seconds = 0.0
