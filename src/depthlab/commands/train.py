@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -37,7 +37,7 @@ Snapshot = tuple[Path, str]  # its folder and its digest
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`train` as the whole of a process, whose streams and signals are prepared first."""
-    exits.stop_when_asked(also=())  # Ctrl-C is handled in `train`
+    exits.prepare_signals()
     prepare_streams()
     return train(sys.argv[1:] if arguments is None else arguments)
 
@@ -69,7 +69,7 @@ def train(arguments: Sequence[str], observer: Observer | None = None) -> int:
     except KeyboardInterrupt:
         return exits.INTERRUPTED
     if frozen is not None:
-        os.execv(sys.executable, [sys.executable, "-P", "-m", "depthlab.runs.process", str(frozen)])
+        become_first_process(frozen)
     return perform(tree, command, observer=observer) if tree else exits.DONE
 
 
@@ -145,3 +145,9 @@ def freeze_if_shared(tree: Tree, command: str) -> Path | None:
     """
     config = check(tree)
     return freeze(tree, command) if config.trainer.strategy == "ddp" and not config.dry_run else None
+
+
+def become_first_process(frozen: Path) -> NoReturn:
+    """Go on as the first of the processes that share a run."""
+    exits.block_signals()
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "depthlab.runs.process", str(frozen)])

@@ -103,6 +103,13 @@ class TrainerConfig:
         optional=True,
         help="compile forward and backward; the first step then takes a minute or so",
     )
+    compile_scope: str = key(
+        "auto",
+        identity=False,
+        optional=True,
+        choices=("auto", "network", "blocks"),
+        help="what is compiled at once; auto: blocks on a GPU, else the network",
+    )
     steps_per_replay: int = key(
         1,
         positive=True,

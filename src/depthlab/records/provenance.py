@@ -98,8 +98,9 @@ def note_publication(results: Path, folder: Path) -> None:
 
 
 def published_folders(results: Path) -> list[Path]:
-    """The published folders below `results`, in the order of their names."""
-    return sorted(path.parent for path in results.rglob(RECORDS))
+    """The published folders below `results`, in the order of their names; none that a kill left half written."""
+    found = sorted(path.parent for path in results.rglob(RECORDS))
+    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(results).parts)]
 
 
 def _entry(folder: Path) -> dict[str, Any]:

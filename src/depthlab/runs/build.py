@@ -117,7 +117,7 @@ def _build_optimizer(config: TrainConfig, network: nn.Module, captured: bool = F
         network, optimizer.weight_decay, optimizer.decay_norm_and_bias, optimizer.backbone_lr_factor
     )
     # Lightning clips no gradients for an optimiser that could unscale them itself. Where nothing is said torch chooses.
-    is_fused = trainer.accelerator == "gpu" and (captured or trainer.gradient_clip_val is None)
+    is_fused = captured or (trainer.accelerator == "gpu" and trainer.gradient_clip_val is None)
     return optimizer.build(groups, True if is_fused else None)
 
 
@@ -140,7 +140,7 @@ def build_chunks(config: TrainConfig, plan: Plan, callbacks: list[Callback]) -> 
     )
     if reason:
         asked = f"trainer.steps_per_replay={trainer.steps_per_replay}"
-        return None, f"{asked} is not possible: {reason}. Steps are taken one by one, slower, with the same results."
+        return None, f"{asked} is not possible: {reason}. Steps are taken one by one, slower."
     every = (plan.log_every_steps, plan.val_every_steps, plan.save_every_steps or plan.max_steps)
     return StepChunks(trainer.steps_per_replay, every, (plan.last_epoch_start, plan.max_steps)), None
 

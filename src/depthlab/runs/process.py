@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from depthlab.config.output import outlive_output, prepare_streams
 from depthlab.errors import InputError
-from depthlab.records.directory import Held
 from depthlab.runs import exits
 from depthlab.runs.parent import die_with_parent
 
@@ -35,6 +34,7 @@ def perform(
         observer: is told about the run; see `Observer`.
     """
     from depthlab.config.check import check
+    from depthlab.records.directory import Held
 
     outlive_output()
     exits.stop_when_asked()  # until the first step and after the last one the checkpoints that there are suffice
@@ -67,6 +67,7 @@ def perform(
 
 def main() -> int:
     """Run the configuration file named on the command line."""
+    exits.stop_when_asked()  # before the imports, which take seconds
     prepare_streams()
     if len(sys.argv) != 2:
         print(__doc__, file=sys.stderr)

@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from PIL.Image import Image
+
 from depthlab.report.core.groups import Group
 
 if TYPE_CHECKING:
@@ -57,15 +59,19 @@ def new_figure(rows: int, columns: int, width: float, height: float, **options: 
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
-def save(figure: Figure | None, folder: Path, name: str) -> None:
+def save(figure: Figure | Image | None, folder: Path, name: str) -> None:
     """Write `name`.png and `name`.pdf, without a date, so that the same runs give the same bytes.
 
-    None removes the two, lest the figure of an earlier report stands for one that is left out now.
+    A picture of PIL is written as PNG alone. None removes the two, lest the figure of an earlier report stands for one
+    that is left out now.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if figure is None:
         for suffix in (".png", ".pdf"):
             (folder / f"{name}{suffix}").unlink(missing_ok=True)
+        return
+    if isinstance(figure, Image):
+        figure.save(folder / f"{name}.png", optimize=True)
         return
     with look():
         # Laid out once, not again for each file.
