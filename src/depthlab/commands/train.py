@@ -27,7 +27,6 @@ from depthlab.errors import InputError
 from depthlab.runs import exits
 from depthlab.runs.frozen import freeze
 from depthlab.runs.process import perform
-from depthlab.runs.snapshot import FOLDER, check_snapshot, python_path, remove_snapshot, take_snapshot
 
 if TYPE_CHECKING:
     from depthlab.runs.observer import Observer
@@ -80,9 +79,15 @@ def _frozen_code(sweep_dir: Path | None) -> Iterator[Snapshot | None]:
 
     Such launchers pass the environment on. Jobs may outlive this process, and then need the snapshot.
     """
-    folder = sweep_dir and sweep_dir / f"{FOLDER}-{datetime.datetime.now():%Y%m%d-%H%M%S-%f}"
-    digest = take_snapshot(folder) if folder else None
-    if not (folder and digest):
+    if sweep_dir is None:
+        yield None
+        return
+    from depthlab.runs.snapshot import FOLDER, python_path, remove_snapshot, take_snapshot  # not needed by --help
+
+    folder = sweep_dir / f"{FOLDER}-{datetime.datetime.now():%Y%m%d-%H%M%S-%f}"
+    digest = take_snapshot(folder)
+    if digest is None:
+        print(f"{folder} holds {os.pathsep!r}, so the jobs import the code where it is: do not edit it.")
         yield None
         return
     os.environ["PYTHONPATH"] = python_path(folder)
@@ -116,6 +121,8 @@ def _task(command: str, composed: list[DictConfig], code: Snapshot | None) -> Ta
             return
         try:
             if code:
+                from depthlab.runs.snapshot import check_snapshot
+
                 check_snapshot(*code)
         except InputError as error:
             print(f"error: {error}")

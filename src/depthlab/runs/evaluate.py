@@ -43,6 +43,7 @@ def evaluate_run(path: str | Path, data_dir: str | None = None, accelerator: str
     directory = Path(path)
     record = read_record(directory)
     config = check_recorded(record)
+    say_other_code(config, record)
     _adapt(config, record, data_dir, accelerator)
     data = build_data(config, may_download=bool(data_dir))
     check_same_data(data, record)
@@ -76,12 +77,14 @@ def load_run(path: str | Path) -> tuple[nn.Module, Record]:
     """
     directory = Path(path)
     record = read_record(directory)
-    config, state = check_recorded(record), load_last(directory, record)["network"]
+    config = check_recorded(record)
+    say_other_code(config, record)
+    state = load_last(directory, record)["network"]
     return build_recorded(config, record, state, str(directory)).eval(), record
 
 
 def check_recorded(record: Record) -> TrainConfig:
-    """The configuration of a record, checked; where an extension or the code is another one here, that is said.
+    """The configuration of a record, checked; where an extension is missing or another version, that is said.
 
     Raises:
         InputError: the configuration is not valid here.
@@ -97,9 +100,13 @@ def check_recorded(record: Record) -> TrainConfig:
         if missing:
             raise InputError(f"The run uses an extension that is not installed here: {', '.join(missing)}.") from None
         raise error
+    return config
+
+
+def say_other_code(config: TrainConfig, record: Record) -> None:
+    """A line where the code here is not that of the record, whose configuration is `config`."""
     if differences := code_of(config).differences(record.code):
         print(f"The code differs from the run's: {in_words(differences)}.")
-    return config
 
 
 def load_last(directory: Path, record: Record) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from depthlab.records.directory import claim
 from depthlab.records.record import FILE_NAME, Record, read_record, write_record
 from depthlab.records.weight_files import hash_weights
 from depthlab.runs.build import build_schedule
+from depthlab.runs.code import code_of, in_words
 from depthlab.runs.evaluate import check_recorded
 from depthlab.runs.fit import make_plan
 
@@ -89,7 +90,7 @@ def _longer(record: Record, parent: Path, max_steps: int) -> TrainConfig:
     config = check_recorded(record)
     place = parent if len(parent.parts) > 2 else parent.resolve()
     config.name, config.paths.log_dir = place.parent.name, str(place.parent.parent)
-    config.rerun = config.dry_run = False
+    config.rerun, config.dry_run, config.code = False, False, "same"
     config.trainer = replace(resolve(config.trainer, probe()), max_steps=max_steps)
     return config
 
@@ -109,6 +110,8 @@ def _obstacles(record: Record, parent: Path, config: TrainConfig) -> Iterator[st
     if trainer.max_steps <= steps:
         yield f"trainer.max_steps={trainer.max_steps}: the run has {steps:,} steps already. Give more."
     yield from _other_rates(record, config)
+    if differences := code_of(config).differences(record.code):
+        yield f"it was made by other code; differs: {in_words(differences)}. Train the longer run from its start."
     if trainer.bn_statistics == "averaged":
         yield "trainer.bn_statistics=averaged: its moving averages were replaced at its end."
     plan = make_plan(config, record.data.get("num_train") or 1, 0)

@@ -30,6 +30,7 @@ from depthlab.runs.evaluate import (
     find_run,
     load_last,
     record_of,
+    say_other_code,
 )
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ class OpenRun:
     def config(self) -> TrainConfig:
         """The run's configuration, checked. Raises InputError where it is not valid here."""
         config = check_recorded(self.record)
+        say_other_code(config, self.record)
         if self._data_dir is not None:
             config.paths.data_dir = str(self._data_dir)
         return config

@@ -15,7 +15,6 @@ from depthlab.config.output import outlive_output, prepare_streams
 from depthlab.errors import InputError
 from depthlab.runs import exits
 from depthlab.runs.parent import die_with_parent
-from depthlab.runs.snapshot import FOLDER, check_snapshot
 
 if TYPE_CHECKING:
     from depthlab.runs.observer import Observer
@@ -80,6 +79,8 @@ def main() -> int:
     try:
         frozen = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
         tree, command, directory = frozen["config"], frozen["command"], frozen.get("directory")
+        from depthlab.runs.snapshot import FOLDER, check_snapshot  # needed by processes of a sweep alone
+
         check_snapshot(Path(sys.argv[1]).absolute().parents[1] / FOLDER, frozen.get("snapshot"))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -23,7 +23,7 @@ from depthlab.sweeps.live_view import Lines, LiveTable, readers_may_leave, remai
 from depthlab.sweeps.preflight import Request, check_all, check_code, examine, freeze
 from depthlab.sweeps.queue import Command, Pool
 from depthlab.sweeps.runtime_estimate import Estimates, read_estimates
-from depthlab.sweeps.search import JobMaker, Search
+from depthlab.sweeps.search import JobMaker, Search, tried
 from depthlab.sweeps.search_space import ask, ends, split
 from depthlab.sweeps.search_study import folder_name, open_study
 from depthlab.sweeps.settings import Settings
@@ -125,13 +125,12 @@ def launch_search(
     devices = find_devices(hardware, {first.accelerator: first.num_devices * keys.trials}, settings.jobs_per_device)
     num_places = max(1, sum(kind.num_places for kind in devices.values()) // first.num_devices)
     folder = sweep_dir / folder_name(question)
-    with readers_may_leave(console):
-        for line in [*notes, *question.lines(), f"{num_places} runs at a time -> {folder}"]:
-            console.print(line, soft_wrap=True, markup=False, highlight=False)
+    _say(console, *notes, *question.lines(), f"{num_places} runs at a time -> {folder}")
     if first.config.dry_run:
         return exits.DONE
     with claim(folder):
         study = open_study(folder, question)
+        _say(console, *check_code(tried(study, sweep_dir.parent, first.config.code)))
         configs, snapshot = freeze([], folder, {})
         jobs = JobMaker(compose, fixed, hardware, configs, devices[first.accelerator].num_threads, snapshot)
         known = read_estimates(Path(first.config.paths.log_dir))

@@ -119,22 +119,23 @@ def legend_below(axis: Any, gap: float, columns: int) -> None:
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, -gap), ncols=columns)
 
 
-def label_powers(axis: Any) -> None:
-    """Label a logarithmic y axis: with numbers where it has less than two decades, else with powers of ten."""
+def label_powers(axis: Any, which: str = "y") -> None:
+    """Label a logarithmic axis, x or y: with numbers where it has less than two decades, else with powers of ten."""
     from matplotlib.ticker import LogFormatterSciNotation
 
     class Powers(LogFormatterSciNotation):
         def __call__(self, x: float, pos: int | None = None) -> str:
             return _without_math(str(super().__call__(x, pos)))
 
-    low, high = axis.get_ylim()
+    low, high = getattr(axis, f"get_{which}lim")()
+    labelled = getattr(axis, f"{which}axis")
     if high / low < NARROW:
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_formatter("{x:g}")
-        axis.tick_params(axis="y", which="minor", labelsize=7)
+        labelled.set_major_formatter("{x:g}")
+        labelled.set_minor_formatter("{x:g}")
+        axis.tick_params(axis=which, which="minor", labelsize=7)
     else:
-        axis.yaxis.set_major_formatter(Powers())
-        axis.yaxis.set_minor_formatter(Powers(minor_thresholds=(1, 0.4)))
+        labelled.set_major_formatter(Powers())
+        labelled.set_minor_formatter(Powers(minor_thresholds=(1, 0.4)))
 
 
 def _without_math(text: str) -> str:
