@@ -250,6 +250,7 @@ def _label(axis: Any, search: SearchResult, key: str) -> None:
         axis.set_xticks(range(len(choices)), choices, rotation=20)
     elif each.get("log"):
         axis.set_xscale("log")
+        style.label_powers(axis, "x")
 
 
 def _scale_values(axis: Any, values: Sequence[float]) -> None:
