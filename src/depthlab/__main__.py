@@ -14,7 +14,9 @@ COMMANDS = {
     "report": "turn the records of sweeps into tables, figures and a page",
     "status": "list runs with state, step, error and age",
     "extend": "train a finished run for more steps",
-    "evaluate": "evaluate a finished run again, from its directory alone",
+    "evaluate": "evaluate a finished run again, alone or in an ensemble: errors, calibration, classes",
+    "predict": "name the classes of images with a run's network",
+    "export": "write a run's network for deployment: ONNX, torch.export or safetensors, INT8",
     "publish": "copy the runs of a sweep into results/ and write their report there",
     "show_batch": "save a training batch as a picture",
 }

@@ -25,6 +25,7 @@ NOT_PART = {
     "name",
     "rerun",
     "dry_run",
+    "code",
     "paths.data_dir",
     "paths.log_dir",
     "logger.every_steps",

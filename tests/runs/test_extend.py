@@ -166,7 +166,7 @@ def test_a_run_without_its_last_checkpoint_or_with_weights_alone_is_refused(fini
     with pytest.raises(InputError, match=r"step-00000024.ckpt\) was not kept"):
         prepare_extension(parent, LONG, "")
     assert not others(parent)
-    assert not list(parent.parent.glob(".*.extending"))
+    assert [path.name for path in parent.parent.iterdir()] == [parent.name]
 
 
 @pytest.mark.parametrize(

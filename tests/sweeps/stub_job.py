@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import depthlab
 from depthlab.records.directory import Held, claim
 from depthlab.records.record import write_record
 
@@ -102,6 +103,7 @@ def trace(config: dict, event: str, pid: int | None = None) -> None:
         "devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "threads": os.environ["OMP_NUM_THREADS"],
         "num_threads": config["trainer"]["num_threads"],
+        "code": depthlab.__file__,
     }
     with (Path(config["paths"]["log_dir"]) / "trace.jsonl").open("a") as file:
         file.write(json.dumps(line) + "\n")

@@ -144,6 +144,13 @@ class RunKeys:
     )
     rerun: bool = key(composed=False, identity=False, help="move a finished run's directory aside and repeat it")
     dry_run: bool = key(composed=False, identity=False, help="say what would run, and where; start nothing")
+    code: str = key(
+        "same",
+        identity=False,
+        optional=True,
+        choices=("same", "any"),
+        help="any: accept finished runs, and continue others, that were made by other code",
+    )
 
 
 @dataclass
@@ -158,6 +165,7 @@ class TrainConfig:
     seed: int
     rerun: bool
     dry_run: bool
+    code: str
     paths: PathsConfig
     checkpoint: CheckpointConfig
     logger: LoggerConfig

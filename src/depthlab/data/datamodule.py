@@ -18,6 +18,7 @@ from depthlab.data.batch import SPLITS, Batch
 from depthlab.data.device_images import DeviceImages, Normalization, fit_normalization
 from depthlab.data.image_files import FileImages
 from depthlab.data.loaders import EvalBatches, TrainBatches
+from depthlab.data.pictures import Preprocessing
 from depthlab.data.selection import Selection, choose_classes
 from depthlab.data.source import Labelled, fingerprint
 from depthlab.data.spec import ImagesSpec
@@ -124,6 +125,12 @@ class ImageDataModule(LightningDataModule):
     def normalization(self) -> Normalization:
         """What the training images ask for."""
         return fit_normalization(self.arrays["train"][0], self.spec.normalization)
+
+    @cached_property
+    def preprocessing(self) -> Preprocessing:
+        """What an image goes through outside of training; checkpoints hold it."""
+        is_resized = getattr(self.spec, "image_size", None) is not None
+        return Preprocessing(self.normalization, self.classes, self.image_shape, is_resized)
 
     @property
     def num_outputs(self) -> int:

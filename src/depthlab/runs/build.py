@@ -6,19 +6,14 @@ import logging
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.loggers import Logger
-from lightning.pytorch.profilers import Profiler, PyTorchProfiler, SimpleProfiler
 from torch import nn
 
 from depthlab.config.images import ImageSpec
 from depthlab.config.schema import TrainConfig, TrainerConfig
 from depthlab.data.augment import build_augmentation
-from depthlab.data.datamodule import ImageDataModule
 from depthlab.data.device_images import Normalization
 from depthlab.models import TwoStream, download_weights, freeze, load_weights, read_weights
 from depthlab.models.weights import as_state
@@ -26,13 +21,22 @@ from depthlab.optim.parameter_groups import parameter_groups
 from depthlab.optim.schedules import Schedule
 from depthlab.records.checkpoints import load_checkpoint
 from depthlab.records.weight_files import find_weights, weights_hash
-from depthlab.training.graph_steps import StepChunks, why_not_capturable
-from depthlab.training.module import SupervisedModule
-from depthlab.training.plan import Plan
+
+if TYPE_CHECKING:  # Lightning is imported where it is needed: a network for predictions is built without it
+    from lightning.pytorch import Callback, Trainer
+    from lightning.pytorch.loggers import Logger
+    from lightning.pytorch.profilers import Profiler
+
+    from depthlab.data.datamodule import ImageDataModule
+    from depthlab.training.graph_steps import StepChunks
+    from depthlab.training.module import SupervisedModule
+    from depthlab.training.plan import Plan
 
 
 def build_data(config: TrainConfig) -> ImageDataModule:
     """The data module, its images read and split."""
+    from depthlab.data.datamodule import ImageDataModule
+
     data = ImageDataModule(
         config.data,
         Path(config.paths.data_dir),
@@ -98,6 +102,8 @@ def build_schedule(config: TrainConfig) -> Schedule:
 
 def build_module(config: TrainConfig, network: nn.Module, num_outputs: int) -> SupervisedModule:
     """The LightningModule around a network; the parts to be frozen are, from here on."""
+    from depthlab.training.module import SupervisedModule
+
     freeze(network, config.model.freeze)
     task = config.task.build(config.loss, config.augment.label_smoothing)
     metrics = {name: spec.build(num_outputs) for name, spec in config.metrics.items()}
@@ -117,6 +123,8 @@ def _build_optimizer(config: TrainConfig, network: nn.Module, captured: bool = F
 
 def build_chunks(config: TrainConfig, plan: Plan, callbacks: list[Callback]) -> tuple[StepChunks | None, str | None]:
     """How steps are grouped for replay, None where each is taken by itself; and why, where replay was asked for."""
+    from depthlab.training.graph_steps import StepChunks, why_not_capturable
+
     trainer = config.trainer
     if trainer.steps_per_replay == 1:
         return None, None
@@ -148,6 +156,9 @@ def build_trainer(
 
     `clips` is False where clipping gradients is left to whoever makes the updates.
     """
+    from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+    from lightning.pytorch import Trainer
+
     quieten_lightning()
     torch.backends.cudnn.allow_tf32 = False  # by default convolutions in float32 would keep ten bits of it
     trainer = Trainer(
@@ -182,6 +193,8 @@ def build_trainer(
 
 
 def _profiler(kind: str | None, directory: Path | None) -> Profiler | None:
+    from lightning.pytorch.profilers import PyTorchProfiler, SimpleProfiler
+
     classes: dict[str, Any] = {"simple": SimpleProfiler, "pytorch": PyTorchProfiler}
     return None if kind is None else classes[kind](dirpath=directory, filename="profile")
 

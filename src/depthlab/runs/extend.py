@@ -54,7 +54,11 @@ def prepare_extension(parent: Path, max_steps: int, command: str, data_dir: str 
     directory = parent.parent / identity.directory
     with claim(directory):
         if not (directory / FILE_NAME).exists():
-            _take_over(record, parent, config, identity, directory, command)
+            try:
+                _take_over(record, parent, config, identity, directory, command)
+            except InputError:
+                directory.rmdir()  # made by the claim, and still empty
+                raise
     return config
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from depthlab.config.schema import TrainConfig
 from depthlab.data.loaders import TrainBatches
 from depthlab.records.checkpoints import save_checkpoint
 from depthlab.records.directory import check_still_ours
+from depthlab.records.record import as_written
 from depthlab.runs.build import build_chunks, build_trainer
 from depthlab.runs.callbacks import build_callbacks
 from depthlab.training.callbacks.checkpointing import StopRequest
@@ -101,8 +103,11 @@ class Fit:
     def save(self, trainer: Trainer, module: SupervisedModule) -> None:
         """Write a checkpoint."""
         state = capture(trainer, module, self.curves.state())  # every process: it adds up their sums
+        state["code"] = {key: each for key, each in (self.journal.record.code or {}).items() if key != "diff"}
         if trainer.should_stop and module.step < self.plan.max_steps:
             state["stopped_early"] = self._stop_reason()
+        state["preprocessing"] = self.data.preprocessing.state()
+        state["record"] = as_written(replace(self.journal.record, steps=module.step))
         if trainer.is_global_zero:
             check_still_ours(self.directory)
             flush_loggers(trainer.loggers)

@@ -15,6 +15,7 @@ from depthlab.errors import InputError
 from depthlab.records.directory import holder
 from depthlab.records.record import FILE_NAME
 from depthlab.runs import exits
+from depthlab.runs.snapshot import FOLDER, python_path
 from depthlab.sweeps.devices import Devices, Lease
 from depthlab.sweeps.job import OPEN, RESULTS, Entry, State
 from depthlab.sweeps.job_process import Process
@@ -77,6 +78,8 @@ class Pool:
         self._view = view
         self._sharing = sharing
         self._source = source
+        snapshot = folder / FOLDER
+        self._code = {"PYTHONPATH": python_path(snapshot)} if snapshot.exists() else {}
         self._signals: list[tuple[float, int]] = []
         self._began_at = time.time()
         self._next_look_seconds = 0.0
@@ -213,7 +216,7 @@ class Pool:
         entry.attempts += 1
         entry.started_at, entry.started_seconds = time.time(), time.monotonic()
         command = self._command(frozen_path(self._folder, entry.job))
-        environment = {**lease.environment(), **self._sharing.environment(lease)}
+        environment = {**lease.environment(), **self._sharing.environment(lease), **self._code}
         try:
             entry.process = Process(command, environment, entry.log)
         except OSError as error:

@@ -82,7 +82,8 @@ def read_search(path: Path) -> SearchResult:
     try:
         found = json.loads(read_inside(path.parent, path.name).decode("utf-8"))
         trials = tuple(_trial(trial) for trial in found["trials"])
-        metric = MetricInfo(**{name: str(found["metric"][name]) for name in ("name", "title", "unit", "better")})
+        name, title, unit, better = (str(found["metric"][key]) for key in ("name", "title", "unit", "better"))
+        metric = MetricInfo(name, title, unit, better)
         space = {str(key): dict(each) for key, each in found["space"].items()}
         importance = {str(key): float(part) for key, part in (found["importance"] or {}).items()}
         asked, command = int(found["search"]["trials"]), str(found["command"] or "")
