@@ -320,7 +320,7 @@ class TellingAtValidations(Callback):
 def test_what_a_callback_logs_between_chunks_belongs_to_the_right_step(
     compose_config: Compose, registered: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build, "why_not_capturable", lambda *args: None)
+    monkeypatch.setattr("depthlab.training.graph_steps.why_not_capturable", lambda *args: None)
     registered(TellingAtValidations)
     directory = run(compose_config(*SMALL, "callbacks=mine", "trainer.steps_per_replay=4"), "").directory
     assert read_curves(directory)["mine/step"] == [(6, 6.0), (12, 12.0)]

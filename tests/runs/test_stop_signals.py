@@ -18,7 +18,6 @@ from lightning.pytorch import Callback
 from depthlab.config.schema import as_dict
 from depthlab.records.checkpoints import list_checkpoints
 from depthlab.records.record import find_records, read_record
-from depthlab.runs import build
 from depthlab.runs.fit import Fit
 from depthlab.runs.process import perform
 from depthlab.training.callbacks.weight_averaging import WeightAverage
@@ -134,7 +133,7 @@ def test_a_run_that_is_asked_to_stop_has_a_checkpoint_and_goes_on(
     compose_config: Compose, monkeypatch: pytest.MonkeyPatch, wholes: Path, kind: str, moment: str
 ) -> None:
     if kind == "chunks":
-        monkeypatch.setattr(build, "why_not_capturable", lambda *args: None)
+        monkeypatch.setattr("depthlab.training.graph_steps.why_not_capturable", lambda *args: None)
     tree = as_dict(compose_config(*SMALL, "checkpoint.every_steps=4", *KINDS[kind]))
     assert_stopped_and_goes_on(tree, monkeypatch, moment, signal.SIGTERM, wholes)
 

@@ -80,7 +80,9 @@ def test_what_cannot_be_captured_is_named(change: dict[str, Any], words: str) ->
 
 def test_the_callbacks_of_a_run_are_no_obstacle(compose_config: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Callback] = []
-    monkeypatch.setattr(build, "why_not_capturable", lambda *args: seen.extend(args[-1]) or "enough")
+    monkeypatch.setattr(
+        "depthlab.training.graph_steps.why_not_capturable", lambda *args: seen.extend(args[-1]) or "enough"
+    )
     run(compose_config(*SMALL, "trainer.steps_per_replay=4", "logger=tensorboard"), "")
     assert any(isinstance(callback, ProgressView) for callback in seen)
     assert why_not_capturable(**{**POSSIBLE, "callbacks": [*seen, Starter()]}) is None
@@ -94,7 +96,7 @@ def test_a_cpu_takes_single_steps_and_says_so(compose_config: Compose, capsys: p
 
 def in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take blocks of steps on the CPU too: the same code without a graph."""
-    monkeypatch.setattr(build, "why_not_capturable", lambda *args: None)
+    monkeypatch.setattr("depthlab.training.graph_steps.why_not_capturable", lambda *args: None)
 
 
 OPTIONS = [
