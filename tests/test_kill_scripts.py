@@ -31,7 +31,9 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="looks for process
 
 @pytest.mark.slow
 @on_linux
-@pytest.mark.parametrize("words", [("4", "--only", "ordinary,publishing"), ("4", "--stop", "--only", "chunks")])
+@pytest.mark.parametrize(
+    "words", [("4", "--only", "ordinary,publishing"), ("4", "--stop", "--only", "chunks")], ids=["killed", "stopped"]
+)
 def test_runs_that_are_struck_end_like_whole_ones(command: Command, tmp_path: Path, words: tuple[str, ...]) -> None:
     done = command("scripts/kill_trials.py", *words, "--seed", "1", "--json", str(tmp_path / "found.json"), fresh=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -170,6 +170,16 @@ def test_a_run_without_its_last_checkpoint_or_with_weights_alone_is_refused(fini
     assert [path.name for path in parent.parent.iterdir()] == [parent.name]
 
 
+def test_a_run_of_other_code_is_extended_only_where_that_is_asked_for(finished: Path, tmp_path: Path) -> None:
+    parent = tmp_path / "logs" / "runs" / finished.name
+    shutil.copytree(finished, parent)
+    edit(parent, code={"fingerprint": "0123456789abcdef"})
+    with pytest.raises(InputError, match=r"made by other code .*code=any goes on"):
+        prepare_extension(parent, LONG, "")
+    assert not others(parent)
+    assert prepare_extension(parent, LONG, "", code="any").code == "any"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -177,6 +187,7 @@ def test_a_run_without_its_last_checkpoint_or_with_weights_alone_is_refused(fini
         (("run=logs/x",), "how long? Give trainer.max_steps=STEPS"),
         (("run=logs/x", "trainer.max_steps=more"), "trainer.max_steps=more: give a whole number"),
         (("run=logs/x", "trainer.max_step=40"), "trainer.max_step=40: the options are run=..."),
+        (("run=logs/x", "trainer.max_steps=40", "code=ani"), "code=ani: no such choice. Did you mean any?"),
         (("run=no/such/run", "trainer.max_steps=40"), "is not a run directory"),
     ],
 )

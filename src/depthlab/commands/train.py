@@ -50,12 +50,12 @@ def train(arguments: Sequence[str], observer: Observer | None = None) -> int:
         observer: is told about the run. Runs of a sweep, which have processes of their own, have none.
     """
     command = shlex.join([*command_words(sys.argv, "train"), *arguments])
-    sys.argv[1:] = options_first(arguments)
     # The options of hydra/launcher=ray have the name of its plugin's schema, on purpose.
     warnings.filterwarnings("ignore", message="\\s*'hydra/launcher/ray' is validated against ConfigStore")
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them and exiting
     try:
+        sys.argv[1:] = options_first(arguments)
         check_names(sys.argv[1:], config_dir())
         with _frozen_code(check_hydra_keys(sys.argv[1:], config_dir())) as code:
             tree = _compose(command, code)

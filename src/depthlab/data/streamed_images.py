@@ -106,6 +106,7 @@ class StreamedImages:
 
     def eval_batch(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """As `DeviceImages.eval_batch`."""
+        stop = min(stop, len(self))  # a slice of `DeviceImages` ends there too
         (whole,) = self._sent([self._decoded(np.arange(start, stop))])
         return self._normalizer.eval(whole), self.labels[start:stop]
 

@@ -142,9 +142,8 @@ def _arrays(directory: Path) -> dict[str, Arrays]:
         try:
             found[name] = load_arrays(directory, name)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"{directory}: the arrays {name} are damaged ({type(error).__name__}).") from None
+            reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}"
+            raise InputError(f"{directory}: the arrays {name} are damaged ({reason}).") from None
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import warnings
 from functools import partial
@@ -15,6 +16,7 @@ from depthlab.config.images import ImageSpec
 from depthlab.config.schema import TrainConfig, TrainerConfig
 from depthlab.data.augment import build_augmentation
 from depthlab.data.device_images import Normalization
+from depthlab.data.sources import no_downloads
 from depthlab.models import TwoStream, download_weights, freeze, load_weights, read_weights
 from depthlab.models.weights import as_state
 from depthlab.optim.parameter_groups import parameter_groups
@@ -33,8 +35,13 @@ if TYPE_CHECKING:  # Lightning is imported where it is needed: a network for pre
     from depthlab.training.plan import Plan
 
 
-def build_data(config: TrainConfig) -> ImageDataModule:
-    """The data module, its images read and split."""
+def build_data(config: TrainConfig, may_download: bool = True) -> ImageDataModule:
+    """The data module, its images read and split.
+
+    Args:
+        config: of the run.
+        may_download: whether a data set that is not there may be downloaded, and the folder for it be made.
+    """
     from depthlab.data.datamodule import ImageDataModule
 
     data = ImageDataModule(
@@ -44,7 +51,8 @@ def build_data(config: TrainConfig) -> ImageDataModule:
         build_augmentation(config.augmentations),
         config.trainer.overfit_one_batch,
     )
-    data.setup()
+    with contextlib.nullcontext() if may_download else no_downloads():
+        data.setup()
     return data
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from depthlab.config.check import check
 from depthlab.config.hardware import probe, resolve
 from depthlab.config.identity import Identity, flatten, identify
 from depthlab.config.schema import TrainConfig, as_dict
@@ -27,7 +28,9 @@ from depthlab.runs.fit import make_plan
 STATE = ("network", "optimizer", "random", "log")  # what a checkpoint must hold for a run to go on from it
 
 
-def prepare_extension(parent: Path, max_steps: int, command: str, data_dir: str | None = None) -> TrainConfig:
+def prepare_extension(
+    parent: Path, max_steps: int, command: str, data_dir: str | None = None, code: str = "same"
+) -> TrainConfig:
     """Put the directory of the longer run beside its parent, as if it had been stopped where the parent ended.
 
     The longer run has the directory that its configuration would have anyway. Where that exists, nothing is changed:
@@ -38,6 +41,7 @@ def prepare_extension(parent: Path, max_steps: int, command: str, data_dir: str 
         max_steps: of the longer run.
         command: what a person types to get the longer run, for its record.
         data_dir: where the data are, if not where they were.
+        code: "any" accepts a parent that was made by other code.
 
     Returns:
         The configuration of the longer run, which is still to be run.
@@ -46,7 +50,7 @@ def prepare_extension(parent: Path, max_steps: int, command: str, data_dir: str 
         InputError: the parent cannot be extended by so many steps; the message says why.
     """
     record = read_record(parent)
-    config = _longer(record, parent, max_steps)
+    config = replace(_longer(check_recorded(record), parent, max_steps), code=code)
     if data_dir is not None:
         config.paths.data_dir = data_dir
     if reason := why_not_extended(record, parent, config):
@@ -77,7 +81,7 @@ def find_shorter(config: TrainConfig, directory: Path) -> Path | None:
             record = read_record(path.parent)
             if record.status != "finished" or record.steps >= config.trainer.max_steps:
                 continue
-            longer = _longer(record, path.parent, config.trainer.max_steps)
+            longer = _longer(check(record.config), path.parent, config.trainer.max_steps)
             if _identify(longer).directory == directory.name and not why_not_extended(record, path.parent, longer):
                 found.append((record.steps, path.parent))
         except InputError:  # a damaged record, or one of a missing extension
@@ -85,9 +89,8 @@ def find_shorter(config: TrainConfig, directory: Path) -> Path | None:
     return max(found)[1] if found else None
 
 
-def _longer(record: Record, parent: Path, max_steps: int) -> TrainConfig:
-    """The configuration of a record with another length, its runs in the folder where the record lies."""
-    config = check_recorded(record)
+def _longer(config: TrainConfig, parent: Path, max_steps: int) -> TrainConfig:
+    """The configuration of a run with another length, its runs in the folder where that run lies."""
     place = parent if len(parent.parts) > 2 else parent.resolve()
     config.name, config.paths.log_dir = place.parent.name, str(place.parent.parent)
     config.rerun, config.dry_run, config.code = False, False, "same"
@@ -107,6 +110,8 @@ def _obstacles(record: Record, parent: Path, config: TrainConfig) -> Iterator[st
         yield f"only a finished run can be extended, and this one is {record.status}.{again}"
     if record.stopped_early:
         yield f"it was stopped early, at step {steps:,}: {record.stopped_early.get('reason')}."
+    if config.code == "same" and (differences := code_of(config).differences(record.code)):
+        yield f"it was made by other code (differs: {in_words(differences)}). code=any goes on with the present one."
     if trainer.max_steps <= steps:
         yield f"trainer.max_steps={trainer.max_steps}: the run has {steps:,} steps already. Give more."
     yield from _other_rates(record, config)
