@@ -29,7 +29,7 @@ PACKAGE = "depthlab"
 RUN = "depthlab.runs.run"
 # They say and keep what came out, or are about the code itself.
 LEFT_OUT = frozenset(
-    {"depthlab", "depthlab.errors", "depthlab.config.nearest"}
+    {"depthlab", "depthlab.errors", "depthlab.shown_text", "depthlab.config.nearest"}
     | {f"depthlab.runs.{name}" for name in ("code", "evaluate", "outcome", "snapshot", "source")}
 )
 RECORDS = "depthlab.records"

@@ -110,13 +110,9 @@ def _obstacles(record: Record, parent: Path, config: TrainConfig) -> Iterator[st
         yield f"only a finished run can be extended, and this one is {record.status}.{again}"
     if record.stopped_early:
         yield f"it was stopped early, at step {steps:,}: {record.stopped_early.get('reason')}."
-    if config.code == "same" and (differences := code_of(config).differences(record.code)):
-        yield f"it was made by other code (differs: {in_words(differences)}). code=any goes on with the present one."
     if trainer.max_steps <= steps:
         yield f"trainer.max_steps={trainer.max_steps}: the run has {steps:,} steps already. Give more."
     yield from _other_rates(record, config)
-    if differences := code_of(config).differences(record.code):
-        yield f"it was made by other code; differs: {in_words(differences)}. Train the longer run from its start."
     if trainer.bn_statistics == "averaged":
         yield "trainer.bn_statistics=averaged: its moving averages were replaced at its end."
     plan = make_plan(config, record.data.get("num_train") or 1, 0)
@@ -134,6 +130,8 @@ def _obstacles(record: Record, parent: Path, config: TrainConfig) -> Iterator[st
             f"the checkpoint of its last step ({checkpoint_path(parent, steps).name}) was not kept. "
             "Its command with rerun=true makes it again."
         )
+    if config.code == "same" and (differences := code_of(config).differences(record.code)):
+        yield f"it was made by other code (differs: {in_words(differences)}). code=any goes on with the present one."
 
 
 def _other_rates(record: Record, config: TrainConfig) -> Iterator[str]:
