@@ -196,7 +196,13 @@ LATER = {
 }
 # Likewise, and they do not make another run; loggers are off where nothing is said of them.
 SWITCHES = {"logger.tensorboard", "logger.wandb"}
-MAY_BE_ABSENT = {"trainer.compile", "trainer.steps_per_replay", "model.activation_checkpointing", *SWITCHES}
+MAY_BE_ABSENT = {
+    "trainer.compile",
+    "trainer.compile_scope",
+    "trainer.steps_per_replay",
+    "model.activation_checkpointing",
+    *SWITCHES,
+}
 
 
 def without(key: str) -> dict[str, Any]:

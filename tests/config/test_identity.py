@@ -40,6 +40,7 @@ NOT_PART = {
     "trainer.num_threads",
     "trainer.compile",
     "trainer.steps_per_replay",
+    "trainer.compile_scope",
     "trainer.profiler",
     "model.activation_checkpointing",
 }

@@ -13,6 +13,7 @@ from depthlab.config.schema import as_dict
 from depthlab.errors import InputError
 from depthlab.records.checkpoints import checkpoint_path
 from depthlab.records.record import find_records, read_record
+from depthlab.runs.code import Code
 from depthlab.runs.extend import prepare_extension
 from depthlab.runs.process import perform
 from depthlab.runs.run import run
@@ -209,3 +210,13 @@ def test_the_command_extends_a_run(finished: Path, tmp_path: Path, command: Comm
     set_status(parent, "running")
     refused = command("-m", "depthlab", "extend", f"run={parent}", "trainer.max_steps=96")
     assert refused.returncode == 2 and "only a finished run can be extended" in refused.stderr
+
+
+def test_a_run_of_other_code_is_no_beginning_of_a_longer_one(compose_config: Compose) -> None:
+    parent = run(compose_config(*LENGTH), "").directory
+    record = json.loads((parent / "record.json").read_text())
+    files = {**record["code"]["files"], "depthlab/models/blocks.py": "other"}
+    edit(parent, code=Code(files).as_dict())
+    with pytest.raises(InputError, match=r"it was made by other code; differs: depthlab/models/blocks\.py\. Train"):
+        prepare_extension(parent, LONG, "typed this")
+    assert others(parent) == []

@@ -1,8 +1,8 @@
 """A job without training: reads a frozen configuration and does what plan.json in the log folder says of its seed.
 
 Its plan may hold: seconds (how long it takes), code (its exit code), fails (how many attempts fail), status,
-saving (how long a checkpoint takes), stubborn (takes no notice of SIGTERM), child (starts another process),
-detached (which does not die with it).
+reason (why it failed), saving (how long a checkpoint takes), stubborn (takes no notice of SIGTERM), child (starts
+another process), detached (which does not die with it).
 """
 
 import json
@@ -59,7 +59,7 @@ def work(frozen: dict, plan: dict, directory: Path, stopped: list) -> int:
         time.sleep(0.005)
     code = plan.get("code", 1) if count < plan.get("fails", 99 if "code" in plan else 0) else 0
     print(f"stub seed {config['seed']} ends with {code}")
-    write_record(directory, record(frozen, plan.get("status", "finished") if code == 0 else "failed"))
+    write_record(directory, record(frozen, plan.get("status", "finished") if code == 0 else "failed", plan))
     trace(config, "end")
     return code
 
@@ -74,7 +74,7 @@ def start_child(config: dict, dies: bool) -> None:
     trace(config, "child", child.pid)
 
 
-def record(frozen: dict, status: str) -> dict:
+def record(frozen: dict, status: str, plan: dict | None = None) -> dict:
     config = frozen["config"]
     err = 10.0 + config["seed"]
     return {
@@ -90,7 +90,7 @@ def record(frozen: dict, status: str) -> dict:
         "wall_seconds": 50.0,
         "stretches": [{"training_seconds": 40.0}],
         "device": "cpu: stub",
-        "failure": {"reason": "planned"} if status == "failed" else None,
+        "failure": {"reason": (plan or {}).get("reason", "planned")} if status == "failed" else None,
     }
 
 

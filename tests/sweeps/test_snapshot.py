@@ -13,6 +13,8 @@ from depthlab.config.check import check
 from depthlab.errors import InputError
 from depthlab.runs.code import Code, code_of
 from depthlab.runs.snapshot import FOLDER, check_snapshot, python_path, take_snapshot
+from depthlab.sweeps.preflight import check_code
+from depthlab.sweeps.search import tried
 
 from ..conftest import ROOT
 from ..extension_tools import install
@@ -257,3 +259,22 @@ def test_a_directory_that_was_renamed_by_hand_is_refused(logs):
     path.write_text(json.dumps({**json.loads(path.read_text()), "run": "digits-plain20-seed7-01234567"}))
     with pytest.raises(InputError, match="it was copied or renamed by hand"):
         sweep(logs.path, *seeds(1, 2))
+
+
+def test_a_search_does_not_go_on_beside_trials_of_other_code(logs):
+    optuna = pytest.importorskip("optuna")
+    assert sweep(logs.path, *seeds(1, 2)) == 0
+    files = code_of(check(check_config(logs.path))).files
+    for seed, blocks in ((1, "0"), (2, files["depthlab/models/blocks.py"])):
+        finished_with(logs, seed, Code({**files, "depthlab/models/blocks.py": blocks}).as_dict())
+    study = optuna.create_study()
+    for seed in (1, 2):
+        trial = study.ask()
+        trial.set_user_attr("runs", [logs.run_directory(seed).name, "a-run-that-was-removed"])
+        study.tell(trial, 1.0)
+    runs = tried(study, logs.path / "stubs", "same")
+    assert [run.directory for run in runs] == [logs.run_directory(1), logs.run_directory(2)]
+    with pytest.raises(InputError, match="1 of 2 runs were made by other code; nothing was started"):
+        check_code(runs)
+    (said,) = check_code(tried(study, logs.path / "stubs", "any"))
+    assert said.startswith(f"code=any: trial 1, {runs[0].directory.name} of other code, accepted; differs: depthlab/")

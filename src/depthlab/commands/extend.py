@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from depthlab.commands.train import freeze_if_shared
+from depthlab.commands.train import become_first_process, freeze_if_shared
 from depthlab.config.nearest import nearest
 from depthlab.config.output import prepare_streams
 from depthlab.config.program import command_words
@@ -60,7 +60,7 @@ def extend(arguments: Sequence[str]) -> int:
         print(f"error: {error}. Nothing was changed.", file=sys.stderr)
         return exits.FAILED
     if frozen is not None:
-        os.execv(sys.executable, [sys.executable, "-P", "-m", "depthlab.runs.process", str(frozen)])
+        become_first_process(frozen)
     return perform(tree, command)
 
 

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -27,7 +27,6 @@ from depthlab.errors import InputError
 from depthlab.runs import exits
 from depthlab.runs.frozen import freeze
 from depthlab.runs.process import perform
-from depthlab.runs.snapshot import FOLDER, check_snapshot, python_path, remove_snapshot, take_snapshot
 
 if TYPE_CHECKING:
     from depthlab.runs.observer import Observer
@@ -38,7 +37,7 @@ Snapshot = tuple[Path, str]  # its folder and its digest
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`train` as the whole of a process, whose streams and signals are prepared first."""
-    exits.stop_when_asked(also=())  # Ctrl-C is handled in `train`
+    exits.prepare_signals()
     prepare_streams()
     return train(sys.argv[1:] if arguments is None else arguments)
 
@@ -51,12 +50,12 @@ def train(arguments: Sequence[str], observer: Observer | None = None) -> int:
         observer: is told about the run. Runs of a sweep, which have processes of their own, have none.
     """
     command = shlex.join([*command_words(sys.argv, "train"), *arguments])
-    sys.argv[1:] = options_first(arguments)
     # The options of hydra/launcher=ray have the name of its plugin's schema, on purpose.
     warnings.filterwarnings("ignore", message="\\s*'hydra/launcher/ray' is validated against ConfigStore")
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them and exiting
     try:
+        sys.argv[1:] = options_first(arguments)
         check_names(sys.argv[1:], config_dir())
         with _frozen_code(check_hydra_keys(sys.argv[1:], config_dir())) as code:
             tree = _compose(command, code)
@@ -70,7 +69,7 @@ def train(arguments: Sequence[str], observer: Observer | None = None) -> int:
     except KeyboardInterrupt:
         return exits.INTERRUPTED
     if frozen is not None:
-        os.execv(sys.executable, [sys.executable, "-P", "-m", "depthlab.runs.process", str(frozen)])
+        become_first_process(frozen)
     return perform(tree, command, observer=observer) if tree else exits.DONE
 
 
@@ -80,9 +79,15 @@ def _frozen_code(sweep_dir: Path | None) -> Iterator[Snapshot | None]:
 
     Such launchers pass the environment on. Jobs may outlive this process, and then need the snapshot.
     """
-    folder = sweep_dir and sweep_dir / f"{FOLDER}-{datetime.datetime.now():%Y%m%d-%H%M%S-%f}"
-    digest = take_snapshot(folder) if folder else None
-    if not (folder and digest):
+    if sweep_dir is None:
+        yield None
+        return
+    from depthlab.runs.snapshot import FOLDER, python_path, remove_snapshot, take_snapshot  # not needed by --help
+
+    folder = sweep_dir / f"{FOLDER}-{datetime.datetime.now():%Y%m%d-%H%M%S-%f}"
+    digest = take_snapshot(folder)
+    if digest is None:
+        print(f"{folder} holds {os.pathsep!r}, so the jobs import the code where it is: do not edit it.")
         yield None
         return
     os.environ["PYTHONPATH"] = python_path(folder)
@@ -116,6 +121,8 @@ def _task(command: str, composed: list[DictConfig], code: Snapshot | None) -> Ta
             return
         try:
             if code:
+                from depthlab.runs.snapshot import check_snapshot
+
                 check_snapshot(*code)
         except InputError as error:
             print(f"error: {error}")
@@ -138,3 +145,9 @@ def freeze_if_shared(tree: Tree, command: str) -> Path | None:
     """
     config = check(tree)
     return freeze(tree, command) if config.trainer.strategy == "ddp" and not config.dry_run else None
+
+
+def become_first_process(frozen: Path) -> NoReturn:
+    """Go on as the first of the processes that share a run."""
+    exits.block_signals()
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "depthlab.runs.process", str(frozen)])

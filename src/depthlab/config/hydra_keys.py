@@ -32,7 +32,7 @@ HYDRAS_OWN = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"  # runs
 FILLED_IN = ("overrides.", "runtime.", "job.override_dirname")
 # Of a launcher: numbers and names. Not where it writes, what a scheduler is told besides, or to which cluster it talks.
 LAUNCHER_KEYS = (
-    *("jobs_per_device", "on_error", "retries"),
+    *("jobs_per_device", "on_error", "retries", "mps"),
     *("name", "timeout_min", "max_num_timeout", "signal_delay_s", "nodes", "tasks_per_node", "gpus_per_node"),
     *("cpus_per_task", "mem_gb", "partition", "account", "array_parallelism", "stderr_to_stdout"),
     *("ray.init.num_cpus", "ray.remote.num_gpus", "ray.remote.num_cpus", "ray.remote.max_calls"),

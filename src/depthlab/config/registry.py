@@ -58,6 +58,7 @@ class Group:
         base: what its specs derive from.
         selector: the key that names the chosen component; None where any number of them may be on at once.
         identity_default: the component that is left out of a run's identity, with the same meaning as for keys.
+        reserved: keys of the section in which the components lie, which no component may have for a name.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Group:
     selector: str | None
     identity_default: str | None = None
     components: dict[str, Component] = field(default_factory=dict)
+    reserved: tuple[str, ...] = ()
     duplicates: dict[str, str] = field(default_factory=dict)  # names registered twice, with a message
 
 
@@ -74,12 +76,12 @@ _loading: list[Extension] = []  # the extension whose modules are being imported
 
 
 def define_group(
-    name: str, selector: str | None = None, identity_default: str | None = None
+    name: str, selector: str | None = None, identity_default: str | None = None, reserved: tuple[str, ...] = ()
 ) -> Callable[[type[S]], type[S]]:
     """Declare a group; decorates the class that its specs derive from."""
 
     def decorate(base: type[S]) -> type[S]:
-        _groups[name] = Group(name, base, selector, identity_default)
+        _groups[name] = Group(name, base, selector, identity_default, reserved=reserved)
         return base
 
     return decorate
@@ -117,6 +119,11 @@ def _check_registration(group: str, name: str, spec: type[Spec]) -> None:
     base = _groups[group].base
     if not (isinstance(spec, type) and issubclass(spec, base)):
         raise InputError(f"@register({group!r}, {name!r}): the class must derive from {base.__name__}.")
+    if name in _groups[group].reserved:
+        raise InputError(
+            f"@register({group!r}, {name!r}): {spec.__module__}.{spec.__qualname__} has the name of a key that every "
+            f"configuration has in {group!r}. Rename it."
+        )
     check_declaration(spec, name)
     taken = {_groups[group].selector, *dir(base)} - {*keys_of(base)}  # what Depthlab asks every spec of the group for
     for key in keys_of(spec):

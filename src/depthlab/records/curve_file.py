@@ -137,6 +137,8 @@ def _rows(directory: Path) -> list[dict[str, str]]:
         reader = csv.DictReader(io.StringIO(curves_text(directory)))
         if reader.fieldnames is None or "step" not in reader.fieldnames:
             raise InputError(f"{path} is not a curve file: it has no column 'step'.")
+        if len(reader.fieldnames) > MOST_COLUMNS:
+            raise InputError(f"{path} is not a curve file: it has more than {MOST_COLUMNS:,} columns.")
         rows = list(reader)
     except csv.Error as error:
         raise InputError(f"{path} is damaged ({error}).") from None

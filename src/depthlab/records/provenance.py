@@ -11,9 +11,11 @@ from typing import Any
 from depthlab.records.atomic_files import replacing
 from depthlab.records.published_files import RECORDS
 from depthlab.records.record import Record, find_records, read_record
+from depthlab.shown_text import for_markdown, one_line
 
 MANIFEST = "manifest.json"
 HISTORY = "HISTORY.md"
+LONGEST_COMMIT = 64  # characters
 
 
 def dirty_runs(records: Sequence[Record]) -> list[Record]:
@@ -48,7 +50,7 @@ def _agree(known: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
 def commits(records: Sequence[Record]) -> list[str]:
     """The commits that any segment of these runs ran, in the order of the runs; "unknown" outside a checkout."""
     found = [(git or {}).get("commit") for record in records for git in _of_segments(record, "git")]
-    return list(dict.fromkeys(str(commit or "unknown") for commit in found))
+    return list(dict.fromkeys(one_line(str(commit or "unknown"), LONGEST_COMMIT) for commit in found))
 
 
 def warnings(records: Sequence[Record]) -> list[str]:
@@ -87,7 +89,7 @@ def note_publication(results: Path, folder: Path) -> None:
     records = [read_record(directory) for directory in find_records(folder)]
     made_by = ", ".join(commit[:12] for commit in commits(records))
     digest = hashlib.sha256((folder / RECORDS).read_bytes()).hexdigest()[:12]
-    entry = f"- Published: {len(records)} runs of commit {made_by} (records.jsonl {digest})."
+    entry = f"- Published: {len(records)} runs of commit {for_markdown(made_by)} (records.jsonl {digest})."
     before, _, after = text.partition(f"## {name}\n")
     section, following, rest = after.partition("\n## ")
     if digest in section:
@@ -98,8 +100,9 @@ def note_publication(results: Path, folder: Path) -> None:
 
 
 def published_folders(results: Path) -> list[Path]:
-    """The published folders below `results`, in the order of their names."""
-    return sorted(path.parent for path in results.rglob(RECORDS))
+    """The published folders below `results`, in the order of their names; none that a kill left half written."""
+    found = sorted(path.parent for path in results.rglob(RECORDS))
+    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(results).parts)]
 
 
 def _entry(folder: Path) -> dict[str, Any]:

@@ -34,7 +34,9 @@ class _Copy:
     arrays: Mapping[str, Arrays]
 
 
-def publish(source: Path, target: Path, allow_dirty: bool = False, allow_mixed: bool = False) -> list[Path]:
+def publish(
+    source: Path, target: Path, allow_dirty: bool = False, allow_mixed: bool = False, into: Path | None = None
+) -> list[Path]:
     """Copy every finished or diverged run below `source` into the folder `target`, beside those that are there.
 
     Curves of more than 2,000 points keep every k-th and the last; the record's key `published` says so. Folders of
@@ -45,6 +47,7 @@ def publish(source: Path, target: Path, allow_dirty: bool = False, allow_mixed: 
         target: folder of the published runs; made if it is not there.
         allow_dirty: whether runs may be of source that no commit has.
         allow_mixed: whether the runs may be of different source.
+        into: the copy of `target` that is written, if another one; see `replacing_folder`.
 
     Returns:
         The copies, as `find_records(target)` calls them.
@@ -64,9 +67,10 @@ def publish(source: Path, target: Path, allow_dirty: bool = False, allow_mixed: 
             )
     every = dict(sorted({**before, **copies}.items()))
     _check_source([copy.record for copy in every.values()], allow_dirty, allow_mixed)
-    target.mkdir(parents=True, exist_ok=True)
+    into = into or target
+    into.mkdir(parents=True, exist_ok=True)
     write_published(
-        target,
+        into,
         _files_once({name: copy.record.to_dict() for name, copy in every.items()}),
         {name: copy.curves for name, copy in every.items()},
         {f"{name}/{kind}": arrays for name, copy in every.items() for kind, arrays in copy.arrays.items()},
@@ -138,9 +142,8 @@ def _arrays(directory: Path) -> dict[str, Arrays]:
         try:
             found[name] = load_arrays(directory, name)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"{directory}: the arrays {name} are damaged ({type(error).__name__}).") from None
+            reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}"
+            raise InputError(f"{directory}: the arrays {name} are damaged ({reason}).") from None
     return found
 
 

@@ -212,7 +212,7 @@ def read_record(directory: Path) -> Record:
     return Record.from_dict(values)
 
 
-def check_place(record: Record, directory: Path) -> None:
+def check_name(record: Record, directory: Path) -> None:
     """Refuse a run's directory that has another name than its record says.
 
     Raises:

@@ -13,15 +13,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import depthlab
 from depthlab.config.registry import NAMESPACE
-from depthlab.config.schema import TrainConfig
-from depthlab.config.spec import Spec
 from depthlab.errors import InputError
-from depthlab.records.record import Record
 from depthlab.runs.source import SourceCache, total
+
+if TYPE_CHECKING:
+    from depthlab.config.schema import TrainConfig
+    from depthlab.config.spec import Spec
+    from depthlab.records.record import Record  # importing it takes a tenth of a second, as numpy does
 
 PACKAGE = "depthlab"
 RUN = "depthlab.runs.run"

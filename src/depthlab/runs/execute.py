@@ -159,7 +159,7 @@ class RunInProgress:
         module = build_module(config, network, data.num_outputs)
         module.step = self.first_step
         if config.trainer.compile:
-            compile_training(module, config.trainer.accelerator)
+            compile_training(module, config.trainer.accelerator, config.trainer.compile_scope)
         return data, module
 
     def _mark(self, part: str) -> None:

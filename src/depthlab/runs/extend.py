@@ -93,7 +93,7 @@ def _longer(config: TrainConfig, parent: Path, max_steps: int) -> TrainConfig:
     """The configuration of a run with another length, its runs in the folder where that run lies."""
     place = parent if len(parent.parts) > 2 else parent.resolve()
     config.name, config.paths.log_dir = place.parent.name, str(place.parent.parent)
-    config.rerun = config.dry_run = False
+    config.rerun, config.dry_run, config.code = False, False, "same"
     config.trainer = replace(resolve(config.trainer, probe()), max_steps=max_steps)
     return config
 
@@ -115,6 +115,8 @@ def _obstacles(record: Record, parent: Path, config: TrainConfig) -> Iterator[st
     if trainer.max_steps <= steps:
         yield f"trainer.max_steps={trainer.max_steps}: the run has {steps:,} steps already. Give more."
     yield from _other_rates(record, config)
+    if differences := code_of(config).differences(record.code):
+        yield f"it was made by other code; differs: {in_words(differences)}. Train the longer run from its start."
     if trainer.bn_statistics == "averaged":
         yield "trainer.bn_statistics=averaged: its moving averages were replaced at its end."
     plan = make_plan(config, record.data.get("num_train") or 1, 0)

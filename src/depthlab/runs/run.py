@@ -11,8 +11,8 @@ from depthlab.config.hardware import probe, resolve
 from depthlab.config.identity import flatten, identify
 from depthlab.config.schema import TrainConfig, as_dict
 from depthlab.errors import InputError
-from depthlab.records.directory import claim, set_aside
-from depthlab.records.record import FILE_NAME, Record, check_place, read_record
+from depthlab.records.directory import check_place, claim, set_aside
+from depthlab.records.record import FILE_NAME, Record, check_name, read_record
 from depthlab.records.weight_files import hash_weights
 from depthlab.runs.code import (
     BEFORE_CODE,
@@ -53,6 +53,7 @@ def run(config: TrainConfig, command: str, expected: str | None = None, observer
             "Bring that back, or start the sweep again as it is now."
         )
     directory = Path(config.paths.log_dir) / config.name / identity.directory
+    check_place(directory)
     if config.dry_run:
         return planned(config, directory)
     code = code_of(config)
@@ -92,7 +93,7 @@ def _repeats(config: TrainConfig, code: Code, existing: Record, directory: Path)
     Raises:
         InputError: it is another run's directory, or of other code and neither was asked for.
     """
-    check_place(existing, directory)
+    check_name(existing, directory)
     differences = differences_that_matter(code, existing, directory)
     if config.rerun and (existing.is_done or differences):
         return True

@@ -28,7 +28,7 @@ MOST_COPIED = 256 * 1024  # bytes; larger files that are no source, such as an e
 
 
 def take_snapshot(folder: Path) -> str | None:
-    """Copy the code into `folder`, which is made; the digest of the snapshot.
+    """Copy the code into `folder`, which is made; the SHA-256 of the list of its files.
 
     None where its path cannot be put on Python's.
 

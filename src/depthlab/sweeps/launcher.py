@@ -17,16 +17,17 @@ from depthlab.config.schema import SearchConfig
 from depthlab.records.directory import claim
 from depthlab.runs import exits
 from depthlab.runs.snapshot import FOLDER, remove_snapshot
-from depthlab.sweeps.devices import Devices, find_devices
+from depthlab.sweeps.devices import Devices, find_devices, gpu_names
 from depthlab.sweeps.job import RESULTS, Entry
 from depthlab.sweeps.live_view import Lines, LiveTable, readers_may_leave, remaining
 from depthlab.sweeps.preflight import Request, check_all, check_code, examine, freeze
 from depthlab.sweeps.queue import Command, Pool
 from depthlab.sweeps.runtime_estimate import Estimates, read_estimates
-from depthlab.sweeps.search import JobMaker, Search
+from depthlab.sweeps.search import JobMaker, Search, tried
 from depthlab.sweeps.search_space import ask, ends, split
 from depthlab.sweeps.search_study import folder_name, open_study
 from depthlab.sweeps.settings import Settings
+from depthlab.sweeps.sharing import Sharing
 from depthlab.sweeps.sweep_tables import plan_lines, print_outcome, print_search
 
 MANY = 50  # jobs, which take ten seconds to check
@@ -86,7 +87,7 @@ def launch(
         folder, _ = freeze(waiting, sweep_dir, {kind: each.num_threads for kind, each in devices.items()})
         if not (folder / FOLDER).exists():
             _say(console, f"{folder} holds {os.pathsep!r}, so its jobs import the code where it is: do not edit it.")
-        stopped_by = _run(console, entries, devices, settings, folder, command, known)
+        stopped_by = _run(console, entries, devices, settings, folder, command, known, _uuids(hardware))
     with readers_may_leave(console):
         print_outcome(console, entries, folder)
     if folder is not None and all(entry.state in RESULTS for entry in entries):
@@ -124,22 +125,23 @@ def launch_search(
     devices = find_devices(hardware, {first.accelerator: first.num_devices * keys.trials}, settings.jobs_per_device)
     num_places = max(1, sum(kind.num_places for kind in devices.values()) // first.num_devices)
     folder = sweep_dir / folder_name(question)
-    with readers_may_leave(console):
-        for line in [*notes, *question.lines(), f"{num_places} runs at a time -> {folder}"]:
-            console.print(line, soft_wrap=True, markup=False, highlight=False)
+    _say(console, *notes, *question.lines(), f"{num_places} runs at a time -> {folder}")
     if first.config.dry_run:
         return exits.DONE
     with claim(folder):
         study = open_study(folder, question)
+        _say(console, *check_code(tried(study, sweep_dir.parent, first.config.code)))
         configs, snapshot = freeze([], folder, {})
         jobs = JobMaker(compose, fixed, hardware, configs, devices[first.accelerator].num_threads, snapshot)
         known = read_estimates(Path(first.config.paths.log_dir))
         view = _make_view(console, known, num_places, keys.trials * keys.seeds)
         search = Search(study, question, jobs, num_places, folder, view.say)
-        pool = Pool([], devices, settings, jobs.configs, command, view, search)
+        sharing = Sharing(settings, devices.get("gpu"), _uuids(hardware), view.say)
+        pool = Pool([], devices, settings, jobs.configs, command, view, sharing, search)
         try:
             pool.run()
         finally:
+            sharing.close()
             if isinstance(view, LiveTable):
                 view.close()
         with readers_may_leave(console):
@@ -165,17 +167,25 @@ def _run(
     folder: Path,
     command: Command,
     known: Estimates,
+    uuids: Mapping[str, str],
 ) -> int | None:
     """Run what waits; the signal that stopped it, if one did."""
     num_places = sum(kind.num_places for kind in devices.values())
     view = _make_view(console, known, num_places, 1 + max(entry.job.idx for entry in entries))
+    sharing = Sharing(settings, devices.get("gpu"), uuids, view.say)
     try:
-        pool = Pool(entries, devices, settings, folder, command, view)
+        pool = Pool(entries, devices, settings, folder, command, view, sharing)
         pool.run()
         return pool.stopped_by
     finally:
+        sharing.close()
         if isinstance(view, LiveTable):
             view.close()
+
+
+def _uuids(hardware: Hardware) -> dict[str, str]:
+    """What each GPU is called everywhere, by its name here."""
+    return dict(zip(gpu_names(len(hardware.gpus), os.environ), hardware.gpu_uuids, strict=False))
 
 
 def _make_view(console: Console, known: Estimates, num_places: int, num_jobs: int) -> Lines:

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -18,6 +18,7 @@ from depthlab.config.hardware import Hardware, resolve
 from depthlab.config.identity import flatten, identify, name_repetition
 from depthlab.config.schema import TrainConfig, as_dict
 from depthlab.errors import InputError
+from depthlab.records.directory import check_place
 from depthlab.records.weight_files import find_weights, hash_weights
 from depthlab.runs.code import BEFORE_CODE, Code, differences_that_matter, has_work, in_words, read_code, roots_of
 from depthlab.runs.snapshot import FOLDER, take_snapshot
@@ -66,14 +67,25 @@ def examine(jobs: Sequence[Job]) -> list[Entry]:
     ]
 
 
-def check_code(jobs: Sequence[Job]) -> list[str]:
+class Made(Protocol):
+    """A run that may be there already: a job, or what a search has tried."""
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def config(self) -> TrainConfig: ...
+    @property
+    def directory(self) -> Path: ...
+
+
+def check_code(jobs: Sequence[Made]) -> list[str]:
     """Lines about runs that are there already and of other code, or of code that is not known.
 
     Raises:
         InputError: some are of other code, and that was not accepted.
     """
-    other: dict[str, list[Job]] = {}
-    accepted: dict[str, list[Job]] = {}
+    other: dict[str, list[Made]] = {}
+    accepted: dict[str, list[Made]] = {}
     unknown = 0
     codes: dict[tuple[str, ...], Code] = {}
     for job in jobs:
@@ -92,7 +104,7 @@ def check_code(jobs: Sequence[Job]) -> list[str]:
     return [*lines, *([f"{unknown} of {len(jobs)} jobs: {BEFORE_CODE}"] if unknown else [])]
 
 
-def _describe_other_code(other: Mapping[str, Sequence[Job]], num_jobs: int) -> str:
+def _describe_other_code(other: Mapping[str, Sequence[Made]], num_jobs: int) -> str:
     lines = [f"{sum(map(len, other.values()))} of {num_jobs} runs were made by other code; nothing was started."]
     lines += [f"  {_named(same)}; differs: {files}" for files, same in list(other.items())[:SHOWN]]
     if len(other) > SHOWN:
@@ -100,7 +112,7 @@ def _describe_other_code(other: Mapping[str, Sequence[Job]], num_jobs: int) -> s
     return "\n".join([*lines, "code=any accepts what is finished and continues the rest; rerun=true repeats them."])
 
 
-def _named(jobs: Sequence[Job]) -> str:
+def _named(jobs: Sequence[Made]) -> str:
     more = f" and {len(jobs) - 1} more" if len(jobs) > 1 else ""
     return f"{jobs[0].label}{more}"
 
@@ -172,6 +184,7 @@ def _as_jobs(requests: Sequence[Request], configs: Sequence[TrainConfig]) -> lis
     for idx, (request, config, label) in enumerate(zip(requests, configs, named, strict=True)):
         identity = identify(hash_weights(flatten(as_dict(config))), config.trainer.devices)
         directory = Path(config.paths.log_dir) / config.name / identity.directory
+        check_place(directory)
         command = shlex.join([*request.prefix, *request.overrides])
         jobs.append(Job(idx, label, command, config, identity, directory))
     return jobs

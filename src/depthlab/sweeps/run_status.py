@@ -9,7 +9,7 @@ from pathlib import Path
 
 from depthlab.errors import InputError
 from depthlab.records.directory import is_held
-from depthlab.records.record import FILE_NAME, Record, check_place, read_record
+from depthlab.records.record import FILE_NAME, Record, check_name, read_record
 from depthlab.runs import exits
 from depthlab.sweeps.job import Job, State
 
@@ -28,7 +28,7 @@ def run_status(job: Job, repeat: bool) -> State:
     if not (job.directory / FILE_NAME).exists():
         return State.WAITING
     record = read_record(job.directory)
-    check_place(record, job.directory)
+    check_name(record, job.directory)
     done = {"finished": State.FINISHED, "diverged": State.DIVERGED}
     return State.WAITING if repeat else done.get(record.status, State.WAITING)
 

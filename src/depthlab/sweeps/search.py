@@ -10,7 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from depthlab.config.check import check
 from depthlab.config.hardware import Hardware
+from depthlab.config.schema import TrainConfig
 from depthlab.errors import InputError
 from depthlab.records.curve_file import FILE_NAME as CURVES
 from depthlab.records.curve_file import read_curves
@@ -62,6 +64,28 @@ class JobMaker:
     def command(self, overrides: Sequence[str]) -> str:
         """What a person types to run the configuration of a trial."""
         return shlex.join([*self.compose(self.fixed).prefix, *self.fixed, *overrides])
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A run of an earlier trial."""
+
+    label: str
+    config: TrainConfig
+    directory: Path
+
+
+def tried(study: Study, folder: Path, code: str) -> list[Tried]:
+    """The runs of the trials so far that are in `folder` and can be read; `code` is what was typed for that key."""
+    found = []
+    for trial in study.get_trials(deepcopy=False):
+        for name in trial.user_attrs.get("runs", ()):
+            try:
+                config = check(read_record(folder / name).config)
+            except InputError:
+                continue
+            found.append(Tried(f"trial {trial.number + 1}, {name}", replace(config, code=code), folder / name))
+    return found
 
 
 @dataclass
@@ -164,7 +188,9 @@ class Search:
     def _begin(self, attempt: Attempt) -> list[Entry]:
         """The run of the trial's next seed, unless it is done already."""
         try:
-            entry = attempt.entry = examine([self._job(attempt)])[0]
+            job = self._job(attempt)
+            entry = attempt.entry = examine([job])[0]
+            check_code([job])
         except InputError as error:
             self._tell(attempt, "FAIL", str(error))
             return []

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 
 from depthlab.config.identity import REPETITION
+from depthlab.config.metric_info import MetricInfo
 from depthlab.config.nearest import nearest
 from depthlab.config.schema import SearchConfig, TrainConfig
 from depthlab.config.sweep_size import MOST_JOBS
 from depthlab.errors import InputError
-from depthlab.records.metrics import MetricInfo, describe_task
+from depthlab.records.metrics import describe_task
 
 if TYPE_CHECKING:
     from optuna import Trial
