@@ -146,10 +146,10 @@ def test_what_would_not_equal_the_longer_run_is_refused_with_its_reason(
         (parent / "record.json").write_text(json.dumps(record))
     edit(parent, **values)
     if reason is None:
-        assert prepare_extension(parent, max_steps, "").trainer.max_steps == max_steps
+        assert prepare_extension(parent, max_steps, "", code="any").trainer.max_steps == max_steps
         return
     with pytest.raises(InputError, match=reason.replace(".", r"\.").replace("*", r"\*")):
-        prepare_extension(parent, max_steps, "")
+        prepare_extension(parent, max_steps, "", code="any")  # other components are other code
     assert not others(parent)
 
 
