@@ -37,11 +37,25 @@ ELSEWHERE = {
     "python -m depthlab extend run=logs/runs/digits-resnet20-seed1-... trainer.max_steps=128000": "a hash, as above",
     "tensorboard --logdir logs": "a server that runs until it is stopped",
     "python scripts/evaluate.py run=logs/runs/digits-resnet20-seed1-...": "the directory's name ends in a hash",
+    "python -m depthlab evaluate run=logs/runs/digits-resnet20-seed1-... "
+    "ensemble=logs/runs/digits-resnet20-seed2-...": "likewise; tests/runs/test_evaluate.py runs such a line",
+    "python -m depthlab predict run=logs/runs/digits-resnet20-seed1-... images=pictures out=predictions.csv": (
+        "likewise; tests/runs/test_open_run.py runs such a line"
+    ),
+    "python -m depthlab export run=logs/runs/digits-resnet20-seed1-... format=onnx int8=static": (
+        "likewise; tests/runs/test_export.py runs such a line"
+    ),
     "python train.py model=resnet110 trainer=ddp trainer.devices=2": "two GPUs",
     "python train.py data=digits model=resnet20 trainer=ddp_cpu": "two processes; test_commandline.py runs them",
     "python train.py model=resnet56 -m seed=1,2,3 hydra/launcher=slurm hydra.launcher.partition=gpu "
     "hydra.launcher.timeout_min=240": "needs Slurm; tests/sweeps/test_clusters.py runs it against a stub",
     "python train.py model=resnet56 -m seed=1,2,3 hydra/launcher=ray hydra.launcher.ray.init.address=auto": "needs Ray",
+    "python scripts/first_contact.py": "needs a GPU; test_benchmark.py runs the small form",
+    "python train.py --config-dir logs/first_contact -m experiment=cifar10_depth trainer=measured seed=1": "a GPU",
+    "python scripts/publish.py logs/cifar10_depth": "publishes what the line before has trained",
+    "python scripts/benchmark.py gpu --variant captured trainer.steps_per_replay=50 --variant both "
+    "trainer.steps_per_replay=50 trainer.compile=true --out results/benchmarks/gpu.json": "needs a GPU",
+    "python scripts/update_readme.py": "takes in what the lines before have measured",
     "bash scripts/test.sh": "runs this test",
     "bash scripts/test.sh fast": "runs this test",
 }

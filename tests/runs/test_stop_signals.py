@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -302,6 +303,27 @@ def test_stock_callbacks_work_in_several_processes(tmp_path: Path, callbacks: st
     assert record.status == "finished"
     assert record.metrics_ema is not None
     assert record.metrics_ema.keys() <= record.metrics.keys()
+
+
+@pytest.mark.slow
+def test_a_run_that_slept_while_its_folder_was_removed_writes_nothing_into_the_next_ones(tmp_path: Path) -> None:
+    places = (f"paths.log_dir={tmp_path}", "trainer=cpu", "trainer.num_threads=1", "logger=csv")
+    length = ("trainer.max_steps=400", "trainer.val_every_steps=20", "logger.every_steps=5")
+    words = [sys.executable, "train.py", "data=digits", *SMALL, *places, *length]
+    with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) as sleeper:
+        until = time.monotonic() + 120
+        while not list(tmp_path.glob("runs/*/progress.json")) and sleeper.poll() is None:
+            assert time.monotonic() < until, "the run did not start"
+            time.sleep(0.02)
+        sleeper.send_signal(signal.SIGSTOP)
+        shutil.rmtree(tmp_path / "runs")
+        assert subprocess.run(words, cwd=ROOT, check=False).returncode == 0
+        before = {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()}
+        sleeper.send_signal(signal.SIGCONT)
+        assert sleeper.stderr is not None
+        assert "was removed while this process worked on it" in sleeper.stderr.read()
+    assert sleeper.returncode == 73
+    assert {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()} == before
 
 
 # --- signals while modules are imported ---

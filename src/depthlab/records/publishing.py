@@ -71,11 +71,23 @@ def publish(
     into.mkdir(parents=True, exist_ok=True)
     write_published(
         into,
-        {name: copy.record.to_dict() for name, copy in every.items()},
+        _files_once({name: copy.record.to_dict() for name, copy in every.items()}),
         {name: copy.curves for name, copy in every.items()},
         {f"{name}/{kind}": arrays for name, copy in every.items() for kind, arrays in copy.arrays.items()},
     )
     return [target / name for name in copies]
+
+
+def _files_once(records: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The records, of which the first alone of each source has the digests of its files: they are most of a record."""
+    seen: set[Any] = set()
+    for record in records.values():
+        code = record.get("code")
+        if isinstance(code, dict) and (fingerprint := str(code.get("fingerprint"))) in seen:
+            record["code"] = {key: value for key, value in code.items() if key != "files"}
+        elif isinstance(code, dict):
+            seen.add(fingerprint)
+    return records
 
 
 def _done(source: Path) -> Iterable[tuple[Path, Record]]:
@@ -118,7 +130,7 @@ def _published(directory: Path, record: Record) -> _Copy:
     content["config"] = _without_folders(record.config)
     if record.weights and isinstance(record.weights.get("source"), str):
         content["weights"] = {**record.weights, "source": PurePath(record.weights["source"]).name}
-    content["command"] = _without_places(record.command)
+    content["command"] = without_places(record.command)
     points = {name: len(curve) for name, curve in curves.items()}
     content["published"] = {"max_points": MAX_POINTS, "points_before": points}
     return _Copy(Record.from_dict(content), _thinned_rows(curves), arrays)
@@ -130,9 +142,8 @@ def _arrays(directory: Path) -> dict[str, Arrays]:
         try:
             found[name] = load_arrays(directory, name)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"{directory}: the arrays {name} are damaged ({type(error).__name__}).") from None
+            reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}"
+            raise InputError(f"{directory}: the arrays {name} are damaged ({reason}).") from None
     return found
 
 
@@ -155,7 +166,7 @@ def _without_folders(config: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _without_places(command: str) -> str:
+def without_places(command: str) -> str:
     """A command without overrides of where things lie; files and folders, by which data are named, by name alone."""
     try:
         words = shlex.split(command)

@@ -79,6 +79,12 @@ def main() -> int:
     try:
         frozen = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
         tree, command, directory = frozen["config"], frozen["command"], frozen.get("directory")
+        from depthlab.runs.snapshot import FOLDER, check_snapshot  # needed by processes of a sweep alone
+
+        check_snapshot(Path(sys.argv[1]).absolute().parents[1] / FOLDER, frozen.get("snapshot"))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return exits.MISTAKE
     except (OSError, ValueError, KeyError, TypeError) as error:
         print(f"error: {sys.argv[1]} is not a frozen configuration ({error}).", file=sys.stderr)
         return exits.MISTAKE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from textwrap import fill
 from typing import Any
 
@@ -49,7 +50,7 @@ def layer_responses(setting: Setting) -> Figure:
         axis.set(title=kind, xlabel="position of the layer (0 first, 1 last)", yscale="log")
         style.legend_below(axis, gap=0.2, columns=3)
     for axis in axes[0]:
-        style.plain_numbers(axis)
+        style.label_powers(axis)
     axes[0][0].set_ylabel("standard deviation")
     shown = [member.group for members in kinds.values() for member in members]
     caption = (
@@ -99,7 +100,7 @@ def gradient_norms(setting: Setting) -> Figure:
     for axis, member in zip(axes[0], members, strict=True):
         _draw_gradients(axis, member)
     for axis in axes[0]:
-        style.plain_numbers(axis)
+        style.label_powers(axis)
     axes[0][0].set_ylabel("L2 norm of the gradient")
     axes[0][-1].legend(title="step", loc="center left", bbox_to_anchor=(1.02, 0.5))
     caption = (
@@ -236,3 +237,14 @@ DIAGNOSTIC: tuple[Callable[[Setting], Figure], ...] = (
     gradient_norms,
     mistakes,
 )
+
+
+def draw_reliability(path: Path, bins: Sequence[Sequence[float]], title: str) -> None:
+    """Write a PNG: the part of the answers that is right against their confidence; on the diagonal both are equal."""
+    drawing, axes = style.new_figure(1, 1, 3.6, 3.4)
+    confidence, right = zip(*bins, strict=True)
+    axes[0][0].plot([0, 1], [0, 1], color="#999999", linestyle=":", linewidth=1.0)
+    axes[0][0].plot(confidence, right, color=style.COLOURS[0], marker="o", markersize=3.5)
+    axes[0][0].set(xlabel="confidence", ylabel="part that is right", title=title, xlim=(0, 1), ylim=(0, 1))
+    with style.look():
+        drawing.savefig(path, dpi=style.DPI, metadata={"Software": None})
