@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
+from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -23,6 +26,7 @@ from depthlab.config.schema import known_keys
 from depthlab.errors import InputError
 
 NEEDED = ("hydra.launcher", "hydra.sweeper", "hydra/launcher", "hydra/sweeper")
+CHOSEN = ("data", "model", "optimizer", "schedule", "task", "trainer")  # of these groups something is always chosen
 COMPLETION_FLAGS = ("-sc", "--shell-completion", "--shell_completion")
 # Hydra's options that take a value as the next word, which is not an override.
 OPTIONS_WITH_VALUE = (
@@ -44,7 +48,11 @@ EXTRAS = {"hydra/launcher=slurm": ("submitit", "slurm"), "hydra/launcher=ray": (
 
 
 def options_first(arguments: Sequence[str]) -> list[str]:
-    """`arguments` with the options in front: Hydra 1.3.8 refuses overrides on both sides of one (its issue 3053)."""
+    """`arguments` with the options in front: Hydra 1.3.8 refuses overrides on both sides of one (its issue 3053).
+
+    Raises:
+        InputError: the last option lacks its value.
+    """
     options, overrides = _split(arguments)
     return [*options, *overrides]
 
@@ -100,6 +108,11 @@ def _check_group(text: str, override: Override, groups: Sequence[str], config_di
     name, value = override.key_or_group, override.value()
     if override.value_type is ValueType.GLOB_CHOICE_SWEEP and name not in groups:
         raise InputError(f"{text}: glob chooses among the options of a group, and {name} is a key.")
+    selecting = name in registered_groups() and registered_groups()[name].selector is not None
+    if selecting and isinstance(value, list):
+        raise InputError(f"{text}: one {name} is chosen. To run several, sweep: -m {name}=A,B")
+    if override.is_add() and name in CHOSEN:
+        raise InputError(f"{text}: a {name} is chosen already. Replace it with {text.lstrip('+')}")
     if name in groups and value is None and not override.is_delete():
         files = {path.stem for path in (config_dir / name).glob("*.yaml")}
         options = ", ".join(sorted(files | {*option_names(name)}))
@@ -114,12 +127,30 @@ def _check_options(arguments: Sequence[str]) -> None:
     for name in ("config_path", "config_name", "experimental_rerun"):
         if getattr(options, name) is not None:
             raise InputError(f"--{name.replace('_', '-')}: not possible here. Add files with --config-dir DIR.")
+    if options.package and not options.cfg:
+        raise InputError("--package: only together with --cfg job, --cfg all or --cfg hydra.")
     if options.resolve and not (options.cfg or options.help):
         raise InputError("--resolve: only together with --cfg job, --cfg all or --cfg hydra.")
     asked = {"--cfg": options.cfg, "--info": options.info, "-m": options.multirun, "--run": options.run}
     given = [name for name, value in asked.items() if value]
     if len(given) > 1:
         raise InputError(f"{' and '.join(given)}: one at a time. --cfg job shows a sweep's configuration without -m.")
+
+
+def composed(overrides: Sequence[str], folder: Path) -> dict[str, Any]:
+    """The resolved configuration of one run, not yet checked, for commands that start none.
+
+    Args:
+        overrides: those of `train`.
+        folder: the configuration files.
+
+    Raises:
+        InputError, and what `CONFIGURATION_ERRORS` lists: `explain` says either in a few lines.
+    """
+    check_names(overrides, folder)
+    with initialize_config_dir(config_dir=str(folder), version_base="1.3"):
+        tree = OmegaConf.to_container(compose("train", overrides=list(overrides)), resolve=True)
+    return cast(dict[str, Any], tree)
 
 
 def explain(error: Exception) -> str:
@@ -154,4 +185,6 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         is_option = takes_value or argument.startswith("-")
         (options if is_option else overrides).append(argument)
         takes_value = argument in OPTIONS_WITH_VALUE
+    if takes_value and overrides:
+        raise InputError(f"{options[-1]}: a value is expected behind it.")  # it would take the first override for one
     return options, overrides
