@@ -69,11 +69,10 @@ def ask(run: OpenRun, split: str, data: str | None) -> Question:
 def _other_data(run: OpenRun, split: str, name: str) -> Question:
     if name not in groups()["data"].components:
         raise InputError(f"data={name}: there is no such folder, and no data set of this name.")
-    try:
-        spec = lookup("data", name)()
-    except TypeError:  # a key without a default
-        raise InputError(f"data={name}: it has no defaults. Give a folder with a folder for each class.") from None
+    spec = lookup("data", name)()
     assert isinstance(spec, ImagesSpec)
+    if "???" in vars(spec).values():  # a key without a default
+        raise InputError(f"data={name}: it has no defaults. Give a folder with a folder for each class.")
     source = spec.read(Path(run.config.paths.data_dir))
     if tuple(source.classes) != run.classes:
         theirs, ours = ", ".join(source.classes), ", ".join(run.classes)

@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from depthlab.data.image_files import Images
     from depthlab.runs.predict import Predictions
 
-WEIGHTS = ("last", "ema")
 AVERAGE = "WeightAverage"  # the key under which callbacks=ema keeps its state
 
 
