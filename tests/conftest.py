@@ -26,7 +26,9 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def load_script(name: str) -> ModuleType:
-    """A script of the project as a module."""
+    """A script of the project as a module; it finds the scripts beside it, as it does when it is started."""
+    if str(ROOT / "scripts") not in sys.path:
+        sys.path.append(str(ROOT / "scripts"))
     spec = importlib.util.spec_from_file_location(Path(name).stem, ROOT / name)
     assert spec is not None
     assert spec.loader is not None

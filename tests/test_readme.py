@@ -50,6 +50,12 @@ ELSEWHERE = {
     "python train.py model=resnet56 -m seed=1,2,3 hydra/launcher=slurm hydra.launcher.partition=gpu "
     "hydra.launcher.timeout_min=240": "needs Slurm; tests/sweeps/test_clusters.py runs it against a stub",
     "python train.py model=resnet56 -m seed=1,2,3 hydra/launcher=ray hydra.launcher.ray.init.address=auto": "needs Ray",
+    "python scripts/first_contact.py": "needs a GPU; test_benchmark.py runs the small form",
+    "python train.py --config-dir logs/first_contact -m experiment=cifar10_depth trainer=measured seed=1": "a GPU",
+    "python scripts/publish.py logs/cifar10_depth": "publishes what the line before has trained",
+    "python scripts/benchmark.py gpu --variant captured trainer.steps_per_replay=50 --variant both "
+    "trainer.steps_per_replay=50 trainer.compile=true --out results/benchmarks/gpu.json": "needs a GPU",
+    "python scripts/update_readme.py": "takes in what the lines before have measured",
     "bash scripts/test.sh": "runs this test",
     "bash scripts/test.sh fast": "runs this test",
 }

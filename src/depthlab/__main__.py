@@ -8,6 +8,7 @@ import sys
 from importlib import import_module
 
 from depthlab.config.program import program_words
+from depthlab.runs.exits import prepare_signals
 
 COMMANDS = {
     "train": "train a run or a sweep; --help lists groups, options and keys",
@@ -42,6 +43,8 @@ def main() -> int:
     if name not in COMMANDS:
         print(f"error: {name}: no such command.\n{_usage(program)}", file=sys.stderr)
         return 2
+    if name in ("train", "extend"):
+        prepare_signals()  # before the imports, which take a second
     module, function = ELSEWHERE.get(name, (name, "main"))
     code: int = getattr(import_module(f"depthlab.commands.{module}"), function)(arguments)
     return code

@@ -17,9 +17,15 @@ from omegaconf import DictConfig
 class PoolLauncher(Launcher):
     """Runs the jobs of a sweep on the devices of this machine, each in a process of its own."""
 
-    def __init__(self, jobs_per_device: int | None = None, on_error: str = "continue", retries: int = 0) -> None:
+    def __init__(
+        self,
+        jobs_per_device: int | str | None = None,
+        on_error: str = "continue",
+        retries: int = 0,
+        mps: str | bool = "auto",
+    ) -> None:
         """The keys of configs/hydra/launcher/pool.yaml, where they are explained."""
-        self._settings = (jobs_per_device, on_error, retries)
+        self._settings = (jobs_per_device, on_error, retries, mps)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what composes the jobs; the task function runs in the jobs' own processes, not here."""

@@ -143,6 +143,7 @@ def test_ensembles_need_one_question(runs: list[Path], tmp_path: Path, capsys: p
         "other classes (1, 2)": f"ensemble={fewer}",
         "data=mnits: there is no such folder": "data=mnits",
         "A best checkpoint is not kept": "weights=best",
+        "data=image_folder: it has no defaults": "data=image_folder",
         "tta=rotate: the choices are flip": "tta=rotate",
         "split=tets: there is no such split. Did you mean test?": "split=tets",
         "a folder for each class is expected": f"data={tmp_path / 'loose'}",

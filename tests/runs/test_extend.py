@@ -13,6 +13,7 @@ from depthlab.config.schema import as_dict
 from depthlab.errors import InputError
 from depthlab.records.checkpoints import checkpoint_path
 from depthlab.records.record import find_records, read_record
+from depthlab.runs.code import Code
 from depthlab.runs.extend import prepare_extension
 from depthlab.runs.process import perform
 from depthlab.runs.run import run
@@ -166,7 +167,17 @@ def test_a_run_without_its_last_checkpoint_or_with_weights_alone_is_refused(fini
     with pytest.raises(InputError, match=r"step-00000024.ckpt\) was not kept"):
         prepare_extension(parent, LONG, "")
     assert not others(parent)
-    assert not list(parent.parent.glob(".*.extending"))
+    assert [path.name for path in parent.parent.iterdir()] == [parent.name]
+
+
+def test_a_run_of_other_code_is_extended_only_where_that_is_asked_for(finished: Path, tmp_path: Path) -> None:
+    parent = tmp_path / "logs" / "runs" / finished.name
+    shutil.copytree(finished, parent)
+    edit(parent, code={"fingerprint": "0123456789abcdef"})
+    with pytest.raises(InputError, match=r"made by other code .*code=any goes on"):
+        prepare_extension(parent, LONG, "")
+    assert not others(parent)
+    assert prepare_extension(parent, LONG, "", code="any").code == "any"
 
 
 @pytest.mark.parametrize(
@@ -176,6 +187,7 @@ def test_a_run_without_its_last_checkpoint_or_with_weights_alone_is_refused(fini
         (("run=logs/x",), "how long? Give trainer.max_steps=STEPS"),
         (("run=logs/x", "trainer.max_steps=more"), "trainer.max_steps=more: give a whole number"),
         (("run=logs/x", "trainer.max_step=40"), "trainer.max_step=40: the options are run=..."),
+        (("run=logs/x", "trainer.max_steps=40", "code=ani"), "code=ani: no such choice. Did you mean any?"),
         (("run=no/such/run", "trainer.max_steps=40"), "is not a run directory"),
     ],
 )
@@ -198,3 +210,13 @@ def test_the_command_extends_a_run(finished: Path, tmp_path: Path, command: Comm
     set_status(parent, "running")
     refused = command("-m", "depthlab", "extend", f"run={parent}", "trainer.max_steps=96")
     assert refused.returncode == 2 and "only a finished run can be extended" in refused.stderr
+
+
+def test_a_run_of_other_code_is_no_beginning_of_a_longer_one(compose_config: Compose) -> None:
+    parent = run(compose_config(*LENGTH), "").directory
+    record = json.loads((parent / "record.json").read_text())
+    files = {**record["code"]["files"], "depthlab/models/blocks.py": "other"}
+    edit(parent, code=Code(files).as_dict())
+    with pytest.raises(InputError, match=r"it was made by other code; differs: depthlab/models/blocks\.py\. Train"):
+        prepare_extension(parent, LONG, "typed this")
+    assert others(parent) == []

@@ -272,7 +272,7 @@ def test_a_run_without_a_result_is_refused(opened: OpenRun, tmp_path: Path, stat
 def test_a_missing_extension_is_named(opened: OpenRun, tmp_path: Path) -> None:
     directory = Path(shutil.copytree(opened.place, tmp_path / opened.place.name))
     record = json.loads((directory / "record.json").read_text())
-    record["config"]["model"]["name"], record["extensions"] = "mixer", {"mylab": "1.2"}
+    record["config"]["model"]["family"], record["extensions"] = "mixer", {"mylab": "1.2"}
     (directory / "record.json").write_text(json.dumps(record))
     with pytest.raises(InputError, match=r"extension that is not installed here: mylab 1.2"):
         open_run(directory).predict(np.zeros((8, 8), np.uint8))

@@ -21,6 +21,7 @@ TINY = ("data=digits", "model=resnet20", "model.depth=8", "trainer=cpu", "traine
 SBATCH = """#!/bin/sh
 here="$(dirname "$0")"
 cp "$1" "$here/script.sh"
+echo "$PYTHONPATH" > "$here/path.txt"
 echo "Submitted batch job 12"
 for task in 0 1; do
   export SLURM_JOB_ID=$((13 + task)) SLURM_ARRAY_JOB_ID=12 SLURM_ARRAY_TASK_ID=$task SLURM_NTASKS=1
@@ -61,6 +62,8 @@ def test_a_sweep_on_slurm_is_one_array_job_whose_tasks_are_runs(command: Command
         assert line in script, script
     records = [json.loads(each.read_text()) for each in sorted(tmp_path.glob("logs/runs/*/record.json"))]
     assert [(record["status"], record["seed"]) for record in records] == [("finished", 1), ("finished", 2)]
+    assert f"{tmp_path / 'logs' / 'runs' / 'sweep' / 'code-'}" in (slurm / "path.txt").read_text()
+    assert not list(tmp_path.glob("logs/runs/sweep/code-*"))  # the sweep is done
     again = command(*typed, PATH=path, fresh=True)  # finished runs are skipped there too
     assert again.returncode == 0
     assert [json.loads(each.read_text()) for each in sorted(tmp_path.glob("logs/runs/*/record.json"))] == records

@@ -214,6 +214,28 @@ def test_a_killed_search_repeats_no_finished_run_and_ends_as_if_it_had_never_sto
     assert sum(started.values()) - len(started) <= 2  # the runs that a kill cut began again, and no others
 
 
+def test_what_a_kill_leaves_of_the_journal_is_repaired_and_other_damage_is_named(tmp_path):
+    assert search(tmp_path, trials=2, seeds=1) == 0
+    (journal,) = tmp_path.glob("stubs/sweep/search-*/search.journal")
+    before = found(tmp_path)["trials"]
+    with journal.open("ab") as file:
+        file.write(b'{"op_code": 4, "wor')
+    journal.with_name("search.journal.lock").symlink_to(journal)
+    assert search(tmp_path, trials=3, seeds=1) == 0
+    assert found(tmp_path)["trials"][:2] == before
+    journal.write_text('{"op_code": 99}\n' + journal.read_text())
+    with pytest.raises(InputError, match=r"search\.journal is damaged"):
+        search(tmp_path, trials=3, seeds=1)
+
+
+def test_choices_are_tried_and_those_that_were_run_are_not_run_again(tmp_path):
+    assert search(tmp_path, "optimizer.lr=0.01,0.1,0.3", trials=9, seeds=1) == 0
+    result = found(tmp_path)
+    assert {trial["params"]["optimizer.lr"] for trial in result["trials"]} <= {"0.01", "0.1", "0.3"}
+    assert result["best"]["params"] == {"optimizer.lr": "0.1"}
+    assert max(n for what, n in trace(tmp_path).items() if what.startswith("finished")) == 1
+
+
 def test_trials_that_diverge_count_at_chance_and_those_that_fail_are_said(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("STUB", '{"diverges_above": 0.3, "fails_below": 0.01}')
     assert search(tmp_path, trials=10, seeds=1, pruner="none") == 1
@@ -229,10 +251,10 @@ def test_trials_that_diverge_count_at_chance_and_those_that_fail_are_said(tmp_pa
     assert "planned" in said
 
 
-def test_several_trials_run_at_a_time(tmp_path):
-    assert search(tmp_path, "optimizer.lr=0.01,0.1,0.3", cores=3, trials=6, seeds=1) == 0
-    assert {trial["params"]["optimizer.lr"] for trial in found(tmp_path)["trials"]} <= {"0.01", "0.1", "0.3"}
-    assert found(tmp_path)["best"]["params"] == {"optimizer.lr": "0.1"}
+def test_several_trials_run_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setenv("STUB", '{"seconds": 0.3}')
+    assert search(tmp_path, cores=3, trials=6, seeds=1, pruner="none") == 0
+    assert [trial["state"] for trial in found(tmp_path)["trials"]] == ["complete"] * 6
     lines = (tmp_path / "stubs" / "trace").read_text().splitlines()
     assert [line.split()[0] for line in lines[:3]] == ["start"] * 3
 

@@ -32,6 +32,7 @@ from depthlab.config.identity import flatten
 from depthlab.config.program import key_values
 from depthlab.errors import InputError
 from depthlab.records.metrics import describe
+from depthlab.records.publishing import without_places
 from depthlab.records.record import Record, find_records, read_record
 from depthlab.report.core.statistics import Sample, summarize
 
@@ -155,7 +156,7 @@ def model_card(run: OpenRun, rows: Sequence[Row], file: str) -> str:
             "\nLatencies are medians, the networks in turns, "
             f"{record.device if record.device and record.device.startswith('cpu') else 'on the CPU'}.\n",
             "## How it was trained\n",
-            f"`{record.command}`\n",
+            f"`{without_places(record.command)}`\n",
             *(f"- {key}: {flat[key]}" for key in RECIPE if key in flat),
             f"- recipe: {record.recipe}",
             f"- commit: {_commit(record)}\n",

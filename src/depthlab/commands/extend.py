@@ -4,7 +4,7 @@ The longer run takes over weights, optimiser, random state and step, and ends as
 from its start. It is refused, with the reason, where that cannot be: where the learning rate depends on
 trainer.max_steps before the shorter run's end, for one. Its directory lies beside the run's; its record names the run.
 
-Options: data_dir=DIR where the data are now.
+Options: data_dir=DIR where the data are now; code=any to go on with other code than the run's.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from depthlab.commands.train import freeze_if_shared
+from depthlab.commands.train import become_first_process, freeze_if_shared
+from depthlab.config.nearest import nearest
 from depthlab.config.output import prepare_streams
 from depthlab.config.program import command_words
 from depthlab.config.schema import as_dict
@@ -25,7 +26,8 @@ from depthlab.records.record import read_record
 from depthlab.runs import exits
 from depthlab.runs.process import perform
 
-OPTIONS = ("run", "trainer.max_steps", "data_dir")
+OPTIONS = ("run", "trainer.max_steps", "data_dir", "code")
+CODE = ("same", "any")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,7 +50,8 @@ def extend(arguments: Sequence[str]) -> int:
         from depthlab.runs.extend import prepare_extension
 
         data_dir = options.get("data_dir") or os.environ.get("DEPTHLAB_DATA_DIR")
-        tree = as_dict(prepare_extension(parent, max_steps, command, data_dir))
+        code = options.get("code", "same")
+        tree = as_dict(prepare_extension(parent, max_steps, command, data_dir, code))
         frozen = freeze_if_shared(tree, command)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -57,7 +60,7 @@ def extend(arguments: Sequence[str]) -> int:
         print(f"error: {error}. Nothing was changed.", file=sys.stderr)
         return exits.FAILED
     if frozen is not None:
-        os.execv(sys.executable, [sys.executable, "-P", "-m", "depthlab.runs.process", str(frozen)])
+        become_first_process(frozen)
     return perform(tree, command)
 
 
@@ -71,6 +74,8 @@ def _parse(arguments: Sequence[str]) -> dict[str, str]:
     for name, what in (("run", "which run? Give run=DIRECTORY."), ("trainer.max_steps", "how long? Give {}=STEPS.")):
         if name not in options:
             raise InputError(what.format(name))
+    if options.get("code", "same") not in CODE:
+        raise InputError(f"code={options['code']}: no such choice. {nearest(options['code'], CODE)}")
     return options
 
 

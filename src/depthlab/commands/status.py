@@ -23,6 +23,7 @@ from depthlab.records.metrics import common_metric, describe
 from depthlab.records.record import FILE_NAME, Record, find_records, read_record
 from depthlab.records.record_checks import MOST_STEPS
 from depthlab.records.safe_files import is_inside
+from depthlab.shown_text import one_line
 
 SPLITS = ("train", "test")
 
@@ -47,11 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _table(directories: list[Path], folder: Path) -> Table:
     records = {directory: _read(directory) for directory in directories}
     common = common_metric([record for record in records.values() if isinstance(record, Record)])
-    titles = [Column(Text(f"{split} {common.title}" if common else split)) for split in SPLITS]
+    titles = [Column(Text(one_line(f"{split} {common.title}" if common else split))) for split in SPLITS]
     table = Table(Column("run", overflow="fold"), "state", "step", *titles, "age", box=None)
     for directory, record in records.items():
         cells = _cells(record, directory) if isinstance(record, Record) else [f"damaged: {record}"]
-        table.add_row(*(Text(_printable(cell)) for cell in (str(directory.relative_to(folder)), *cells)))
+        table.add_row(*(Text(one_line(cell)) for cell in (str(directory.relative_to(folder)), *cells)))
     return table
 
 
@@ -87,11 +88,6 @@ def _age(directory: Path) -> str:
     except OSError:
         return "-"
     return str(datetime.timedelta(seconds=round(max(0.0, time.time() - changed_at))))
-
-
-def _printable(text: str) -> str:
-    """Text without control characters: a stranger's record may not write to the terminal."""
-    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def _remove_checkpoints(directories: list[Path]) -> None:

@@ -71,6 +71,8 @@ def _check_plain(tree: Mapping[str, Any]) -> None:
     for name, value in flatten(tree).items():
         if isinstance(value, str) and "${" in value:
             raise InputError(f"{name}={value}: a reference is not resolved, or not allowed here.")
+        if value == "???":
+            raise InputError(f"{name} is missing from the configuration.")
         if isinstance(value, int) and abs(value) >= 2**63:
             raise InputError(f"{name}={str(value)[:20]}...: the number is too large.")
 
@@ -137,6 +139,10 @@ def _typed(cls: Any, node: Any, prefix: str, defaults: bool = False) -> Any:
     for name, value in node.items():
         if name not in own:
             raise InputError(f"{dotted}{name}={value}: no such key. {nearest(str(name), list(own))}")
+    for f in fields(cls):
+        # OmegaConf takes every number but 0 for true.
+        if f.type in (bool, "bool") and type(node.get(f.name)) in (int, float) and node[f.name] not in (0, 1):
+            raise InputError(f"{dotted}{f.name}={node[f.name]}: true or false is expected.")
     missing = [name for name, info in own.items() if name not in node and not (defaults or info.may_be_absent)]
     if missing:
         raise InputError(f"{dotted}{missing[0]} is missing from the configuration.")

@@ -26,6 +26,7 @@ from depthlab.config.schema import known_keys
 from depthlab.errors import InputError
 
 NEEDED = ("hydra.launcher", "hydra.sweeper", "hydra/launcher", "hydra/sweeper")
+CHOSEN = ("data", "model", "optimizer", "schedule", "task", "trainer")  # of these groups something is always chosen
 COMPLETION_FLAGS = ("-sc", "--shell-completion", "--shell_completion")
 # Hydra's options that take a value as the next word, which is not an override.
 OPTIONS_WITH_VALUE = (
@@ -47,7 +48,11 @@ EXTRAS = {"hydra/launcher=slurm": ("submitit", "slurm"), "hydra/launcher=ray": (
 
 
 def options_first(arguments: Sequence[str]) -> list[str]:
-    """`arguments` with the options in front: Hydra 1.3.8 refuses overrides on both sides of one (its issue 3053)."""
+    """`arguments` with the options in front: Hydra 1.3.8 refuses overrides on both sides of one (its issue 3053).
+
+    Raises:
+        InputError: the last option lacks its value.
+    """
     options, overrides = _split(arguments)
     return [*options, *overrides]
 
@@ -103,6 +108,11 @@ def _check_group(text: str, override: Override, groups: Sequence[str], config_di
     name, value = override.key_or_group, override.value()
     if override.value_type is ValueType.GLOB_CHOICE_SWEEP and name not in groups:
         raise InputError(f"{text}: glob chooses among the options of a group, and {name} is a key.")
+    selecting = name in registered_groups() and registered_groups()[name].selector is not None
+    if selecting and isinstance(value, list):
+        raise InputError(f"{text}: one {name} is chosen. To run several, sweep: -m {name}=A,B")
+    if override.is_add() and name in CHOSEN:
+        raise InputError(f"{text}: a {name} is chosen already. Replace it with {text.lstrip('+')}")
     if name in groups and value is None and not override.is_delete():
         files = {path.stem for path in (config_dir / name).glob("*.yaml")}
         options = ", ".join(sorted(files | {*option_names(name)}))
@@ -117,6 +127,8 @@ def _check_options(arguments: Sequence[str]) -> None:
     for name in ("config_path", "config_name", "experimental_rerun"):
         if getattr(options, name) is not None:
             raise InputError(f"--{name.replace('_', '-')}: not possible here. Add files with --config-dir DIR.")
+    if options.package and not options.cfg:
+        raise InputError("--package: only together with --cfg job, --cfg all or --cfg hydra.")
     if options.resolve and not (options.cfg or options.help):
         raise InputError("--resolve: only together with --cfg job, --cfg all or --cfg hydra.")
     asked = {"--cfg": options.cfg, "--info": options.info, "-m": options.multirun, "--run": options.run}
@@ -173,4 +185,6 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         is_option = takes_value or argument.startswith("-")
         (options if is_option else overrides).append(argument)
         takes_value = argument in OPTIONS_WITH_VALUE
+    if takes_value and overrides:
+        raise InputError(f"{options[-1]}: a value is expected behind it.")  # it would take the first override for one
     return options, overrides

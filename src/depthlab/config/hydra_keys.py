@@ -27,11 +27,12 @@ from depthlab.errors import InputError
 
 SEARCHER = "hydra_plugins.depthlab_pool.SearchSweeper"  # checks its space itself
 OWN_LAUNCHER = "hydra_plugins.depthlab_pool.PoolLauncher"  # composes the jobs itself and uses nothing of their `hydra`
+HYDRAS_OWN = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"  # runs the jobs in this process
 # Hydra fills these in itself, from the command line.
 FILLED_IN = ("overrides.", "runtime.", "job.override_dirname")
 # Of a launcher: numbers and names. Not where it writes, what a scheduler is told besides, or to which cluster it talks.
 LAUNCHER_KEYS = (
-    *("jobs_per_device", "on_error", "retries"),
+    *("jobs_per_device", "on_error", "retries", "mps"),
     *("name", "timeout_min", "max_num_timeout", "signal_delay_s", "nodes", "tasks_per_node", "gpus_per_node"),
     *("cpus_per_task", "mem_gb", "partition", "account", "array_parallelism", "stderr_to_stdout"),
     *("ray.init.num_cpus", "ray.remote.num_gpus", "ray.remote.num_cpus", "ray.remote.max_calls"),
@@ -39,19 +40,22 @@ LAUNCHER_KEYS = (
 PLAIN = re.compile(r"[\w.,:@+-]*")  # what a value of a launcher may consist of: it may become a line of a script
 
 
-def check_hydra_keys(arguments: Sequence[str], config_dir: Path) -> None:
+def check_hydra_keys(arguments: Sequence[str], config_dir: Path) -> Path | None:
     """Refuse configuration files that set more of `hydra` than they may, and sweeps that are empty or too large.
 
     Args:
         arguments: the command line.
         config_dir: the folder of the project's own configuration files.
 
+    Returns:
+        The folder of a sweep whose jobs a cluster's launcher starts in processes of its own; None for all else.
+
     Raises:
         InputError: names the key and what is allowed.
     """
     options = get_args_parser().parse_args(list(arguments))
     if options.help or options.hydra_help or options.shell_completion or options.info is not None or options.cfg:
-        return  # these only print what was composed
+        return None  # these only print what was composed
     overrides = OverridesParser.create().parse_overrides(options.overrides)
     loader = _loader(config_dir, options.config_dir)
     trusted = _compose(_loader(config_dir), [each for each in overrides if _is_hydra(each)])
@@ -70,6 +74,8 @@ def check_hydra_keys(arguments: Sequence[str], config_dir: Path) -> None:
             for choice in _choices(jobs, loader):
                 others = [each for each in overrides if each.key_or_group != choice.key_or_group]
                 _compare(_compose(loader, [*others, choice]), trusted)
+            return None if composed.hydra.launcher._target_ == HYDRAS_OWN else Path(composed.hydra.sweep.dir)
+    return None
 
 
 def _check_search(composed: DictConfig, is_sweep: bool) -> None:

@@ -61,7 +61,7 @@ def _off_values(group: str) -> dict[str, Any]:
 
 def _node(group: Group, name: str, preset: Mapping[str, Any]) -> dict[str, Any]:
     spec = components(group.name)[name].spec
-    values = composed_values(spec) | preset
+    values = {**composed_values(spec), **preset}
     if group.selector is not None:
         return {group.selector: name, **values}
     return {**getattr(spec, "options", {}), name: values or True}

@@ -58,6 +58,7 @@ class Group:
         base: what its specs derive from.
         selector: the key that names the chosen component; None where any number of them may be on at once.
         identity_default: the component that is left out of a run's identity, with the same meaning as for keys.
+        reserved: keys of the section in which the components lie, which no component may have for a name.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Group:
     selector: str | None
     identity_default: str | None = None
     components: dict[str, Component] = field(default_factory=dict)
+    reserved: tuple[str, ...] = ()
     duplicates: dict[str, str] = field(default_factory=dict)  # names registered twice, with a message
 
 
@@ -74,12 +76,12 @@ _loading: list[Extension] = []  # the extension whose modules are being imported
 
 
 def define_group(
-    name: str, selector: str | None = None, identity_default: str | None = None
+    name: str, selector: str | None = None, identity_default: str | None = None, reserved: tuple[str, ...] = ()
 ) -> Callable[[type[S]], type[S]]:
     """Declare a group; decorates the class that its specs derive from."""
 
     def decorate(base: type[S]) -> type[S]:
-        _groups[name] = Group(name, base, selector, identity_default)
+        _groups[name] = Group(name, base, selector, identity_default, reserved=reserved)
         return base
 
     return decorate
@@ -117,6 +119,11 @@ def _check_registration(group: str, name: str, spec: type[Spec]) -> None:
     base = _groups[group].base
     if not (isinstance(spec, type) and issubclass(spec, base)):
         raise InputError(f"@register({group!r}, {name!r}): the class must derive from {base.__name__}.")
+    if name in _groups[group].reserved:
+        raise InputError(
+            f"@register({group!r}, {name!r}): {spec.__module__}.{spec.__qualname__} has the name of a key that every "
+            f"configuration has in {group!r}. Rename it."
+        )
     check_declaration(spec, name)
     taken = {_groups[group].selector, *dir(base)} - {*keys_of(base)}  # what Depthlab asks every spec of the group for
     for key in keys_of(spec):
@@ -191,7 +198,7 @@ def load() -> None:
     """Import every component, once."""
     for module in _own_modules():
         importlib.import_module(module)
-    for extension, module in _extensions():
+    for extension, module in extension_modules():
         with _importing(extension):
             importlib.import_module(module)
 
@@ -203,12 +210,27 @@ def _own_modules() -> Iterator[str]:
             yield from (module.name for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."))
 
 
-def _extensions() -> Iterator[tuple[Extension, str]]:
+def extension_modules() -> list[tuple[Extension, str]]:
+    """The modules that extensions register components in, in the order in which they are imported.
+
+    A snapshot of the code has a list of them as `EXTENSIONS`: what was installed since is not there.
+    """
     namespace = importlib.util.find_spec(NAMESPACE)
+    if namespace is not None and namespace.origin is not None:  # a namespace package has none
+        listed = getattr(importlib.import_module(NAMESPACE), "EXTENSIONS", None)
+        if listed is not None:
+            return [(Extension(name, version), module) for name, version, module in listed]
     places = list(namespace.submodule_search_locations or []) if namespace else []
+    return [*_files_in(places), *_entry_points()]
+
+
+def _files_in(places: list[str]) -> Iterator[tuple[Extension, str]]:
     for found in sorted(pkgutil.iter_modules(places, f"{NAMESPACE}."), key=lambda module: module.name):
         spec = importlib.util.find_spec(found.name)
         yield Extension(found.name, _content_version(spec.origin if spec else None)), found.name
+
+
+def _entry_points() -> Iterator[tuple[Extension, str]]:
     for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
         distribution = point.dist
         name, version = (distribution.name, distribution.version) if distribution else (point.name, "-")
@@ -216,10 +238,15 @@ def _extensions() -> Iterator[tuple[Extension, str]]:
 
 
 def _content_version(file: str | None) -> str:
-    """What stands for the version of a single file, which has none."""
+    """What stands for the version of a file, or of a folder with all its modules, which have none."""
     if file is None or not Path(file).is_file():
         return "-"
-    return f"sha256:{hashlib.sha256(Path(file).read_bytes()).hexdigest()[:12]}"
+    path = Path(file)
+    digest = hashlib.sha256(path.read_bytes())
+    others = sorted({*path.parent.rglob("*.py")} - {path}) if path.name == "__init__.py" else []
+    for module in others:
+        digest.update(f"\n{module.relative_to(path.parent).as_posix()}\n".encode() + module.read_bytes())
+    return f"sha256:{digest.hexdigest()[:12]}"
 
 
 @contextmanager

@@ -79,7 +79,7 @@ class TrainerConfig:
     )
     max_steps: int = key(64000, positive=True, maximum=10**9, column=True, help="optimiser updates")
     val_every_steps: int = key(1000, positive=True, help="updates between two validations")
-    accumulate_grad_batches: int = key(1, positive=True, help="batches to one update")
+    accumulate_grad_batches: int = key(1, positive=True, maximum=10**6, help="batches to one update")
     gradient_clip_val: float | None = key(None, positive=True, help="gradients are clipped to this; null: not")
     gradient_clip_algorithm: str = key("norm", choices=("norm", "value"), help="what gradient_clip_val bounds")
     bn_statistics: str = key(
@@ -90,6 +90,7 @@ class TrainerConfig:
     num_threads: int | None = key(
         None,
         positive=True,
+        maximum=4096,
         identity=False,
         help="CPU threads; null: OMP_NUM_THREADS, else one a core",
     )
@@ -102,6 +103,13 @@ class TrainerConfig:
         identity=False,
         optional=True,
         help="compile forward and backward; the first step then takes a minute or so",
+    )
+    compile_scope: str = key(
+        "auto",
+        identity=False,
+        optional=True,
+        choices=("auto", "network", "blocks"),
+        help="what is compiled at once; auto: blocks on a GPU, else the network",
     )
     steps_per_replay: int = key(
         1,
@@ -133,10 +141,21 @@ class RunKeys:
 
     name: str = key(composed="runs", identity=False, help="folder under paths.log_dir that the runs go into")
     seed: int = key(
-        composed=1, minimum=0, column=True, help="of the initial weights, the order of images and every random draw"
+        composed=1,
+        minimum=0,
+        maximum=2**63 - 1,
+        column=True,
+        help="of the initial weights, the order of images and every random draw",
     )
     rerun: bool = key(composed=False, identity=False, help="move a finished run's directory aside and repeat it")
     dry_run: bool = key(composed=False, identity=False, help="say what would run, and where; start nothing")
+    code: str = key(
+        "same",
+        identity=False,
+        optional=True,
+        choices=("same", "any"),
+        help="any: accept finished runs, and continue others, that were made by other code",
+    )
 
 
 @dataclass
@@ -151,6 +170,7 @@ class TrainConfig:
     seed: int
     rerun: bool
     dry_run: bool
+    code: str
     paths: PathsConfig
     checkpoint: CheckpointConfig
     logger: LoggerConfig

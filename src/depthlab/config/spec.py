@@ -10,6 +10,9 @@ from depthlab.config.nearest import nearest
 from depthlab.errors import InputError
 
 _KEY = "depthlab.key"
+# Where a key says nothing else: larger numbers of steps, images or threads overflow somewhere.
+MOST_COUNT = 10**9
+MOST_FLOAT = 1e30
 MISSING: Any = "???"  # what OmegaConf takes for a missing value; reports read specs without it
 _UNSET: Any = object()
 
@@ -24,7 +27,8 @@ class Key:
         identity: whether two runs that differ in it are different runs.
         identity_default: the value at which it is left out of the identity and may be absent from a record: runs
             made before the key existed keep their names.
-        positive, minimum, below, maximum: the range of numbers.
+        positive, minimum, below, maximum: the range of numbers; without `below` and `maximum` integers are at most
+            1e9 and floats 1e30.
         choices: the values it may have.
         is_path: whether it names a file or folder, which counts by its last name wherever it lies.
         optional: whether a record may lack it, having been made before the key existed.
@@ -146,8 +150,11 @@ def range_error(name: str, info: Key, value: Any) -> str | None:
             return f"{name}={value}: {low}"
         if info.below is not None and not number < info.below:
             return f"{name}={value}: must be less than {info.below:g}."
-        if info.maximum is not None and not number <= info.maximum:
-            return f"{name}={value}: must be {info.maximum:g} or less."
+        most = info.maximum
+        if most is None and info.below is None:
+            most = MOST_COUNT if isinstance(number, int) else MOST_FLOAT
+        if most is not None and not number <= most:
+            return f"{name}={value}: must be {most:g} or less."
     return None
 
 

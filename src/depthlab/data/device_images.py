@@ -12,6 +12,7 @@ from torch import Tensor
 
 from depthlab.data.image_files import Images, chunks
 from depthlab.data.train_stream import AugmentParams
+from depthlab.errors import InputError
 
 # The offsets of every crop are made once where they are small; those of large images are cut out batch by batch.
 OFFSETS_BYTES = 2**26
@@ -37,7 +38,10 @@ def fit_normalization(images: Images, kind: str) -> Normalization:
     """The normalisation that the training images (N, H, W, C) ask for.
 
     per_pixel: bytes / 255 minus the mean image (section 3.4 of the paper). per_channel: bytes / 255 minus the
-    channel's mean, over its standard deviation.
+    channel's mean, over its standard deviation; a channel that is the same everywhere is not divided.
+
+    Raises:
+        InputError: with per_channel, all images are of one colour.
     """
     if kind == "per_pixel":
         total = sum(chunk.sum(axis=0, dtype=np.int64) for chunk in chunks(images))
@@ -52,12 +56,21 @@ def fit_normalization(images: Images, kind: str) -> Normalization:
 
 def _channel_moments(images: Images) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     total, squares, count = 0.0, 0.0, math.prod(images.shape[:3])
+    lowest, highest = np.full(images.shape[-1], 255), np.zeros(images.shape[-1])
     for bytes_ in chunks(images):
+        lowest, highest = (
+            np.minimum(lowest, bytes_.min(axis=(0, 1, 2))),
+            np.maximum(highest, bytes_.max(axis=(0, 1, 2))),
+        )
         chunk = bytes_ / 255
         total = total + chunk.sum(axis=(0, 1, 2))
         squares = squares + (chunk**2).sum(axis=(0, 1, 2))
     mean = np.asarray(total / count)
-    return mean, np.sqrt(np.asarray(squares / count) - mean**2)
+    if (lowest == highest).all():
+        raise InputError("All training images are of one colour: there is nothing to learn from them.")
+    variance = np.asarray(squares / count) - mean**2
+    is_constant = (lowest == highest) | (variance <= 0)  # a channel that is always the same is only shifted
+    return mean, np.where(is_constant, 1.0, np.sqrt(np.maximum(variance, 0)))
 
 
 class DeviceImages:

@@ -16,11 +16,11 @@ from depthlab.errors import InputError
 # Images at a time where all are read, so that float copies of a whole set are never in memory.
 CHUNK_IMAGES = 5000
 CHUNK_BYTES = 2**25
+MOST_ASPECT = 100  # the longer side to the shorter one
 SHOWN = 5  # broken files; more have one cause
 
 Bytes = NDArray[np.uint8]
 Indices = NDArray[np.int64]
-SIXTEEN_BITS = 65_535
 
 
 class FileImages:
@@ -98,10 +98,17 @@ Images = Bytes | FileImages
 def decode(path: Path, image_size: int | None) -> Bytes:
     """An image file as RGB bytes (H, W, 3), upright; a grey one has three equal channels.
 
+    Of 16 bits the upper 8 are kept, which is what PIL does with colour images of 16 bits itself.
+
     Raises:
-        InputError: the file is no image, or broken.
+        InputError: the file is no image, broken, of floats or 32-bit integers, or a thin strip that would be scaled.
     """
     picture, _ = open_picture(path, "RGB")
+    if image_size is not None and max(picture.size) > MOST_ASPECT * min(picture.size):
+        raise InputError(
+            f"{path} is {picture.width}x{picture.height} pixels: a strip, of which data.image_size={image_size} "
+            "would cut out next to nothing. Remove it."
+        )
     return np.asarray(picture if image_size is None else fit_square(picture, image_size), dtype=np.uint8)
 
 
@@ -113,9 +120,11 @@ def open_picture(source: Path | Image.Image, mode: str, name: str = "") -> tuple
     """
     try:
         if isinstance(source, Image.Image):
-            return _convert(source, mode)
+            return _convert(source, mode, name or "the picture")
         with Image.open(source) as file:
-            return _convert(file, mode)
+            return _convert(file, mode, name or str(source))
+    except InputError:
+        raise
     except Exception as error:  # a damaged file makes PIL's decoders raise whatever they meet
         reason = str(error).partition("\n")[0] or type(error).__name__
         where = name or str(source)
@@ -124,17 +133,18 @@ def open_picture(source: Path | Image.Image, mode: str, name: str = "") -> tuple
         ) from None
 
 
-def _convert(file: Image.Image, mode: str) -> tuple[Image.Image, list[str]]:
+def _convert(file: Image.Image, mode: str, name: str) -> tuple[Image.Image, list[str]]:
     most = Image.MAX_IMAGE_PIXELS
     if most is not None and file.width * file.height > most:
         raise ValueError(f"it has {file.width} x {file.height} pixels, at most {most:,} are read")
     notes = ["of an animation the first frame is used"] if getattr(file, "is_animated", False) else []
     picture = ImageOps.exif_transpose(file)
-    if picture.mode.startswith("I"):
-        picture = _eight_bits(picture)
-        notes.append("16 bits a channel are scaled to 8")
-    if picture.mode == "F":
-        raise ValueError("its pixels are floating-point numbers, bytes are expected")
+    if picture.mode in ("I", "F"):
+        kind = "32-bit integers" if picture.mode == "I" else "floats"
+        raise InputError(f"{name} holds {kind}, and what is white in it is not known. Save it with 8 or 16 bits.")
+    if picture.mode.startswith("I;16"):
+        picture = Image.fromarray((np.asarray(picture).astype(np.uint16) >> 8).astype(np.uint8))
+        notes.append("of 16 bits a channel the upper 8 are kept")
     if "A" in picture.getbands() or "transparency" in picture.info:
         notes.append("transparency is ignored")
     if picture.mode == "CMYK":
@@ -142,14 +152,6 @@ def _convert(file: Image.Image, mode: str) -> tuple[Image.Image, list[str]]:
     if mode == "L" and picture.mode not in ("L", "1", "LA"):
         notes.append("colours are converted to grey")
     return picture.convert(mode), notes
-
-
-def _eight_bits(picture: Image.Image) -> Image.Image:
-    """A grey picture of 16 bits, whose values Pillow would cut off at 255."""
-    values = np.asarray(picture).astype(np.int64)
-    if values.min() < 0 or values.max() > SIXTEEN_BITS:
-        raise ValueError("its pixels have 32 bits, 8 or 16 are expected")
-    return Image.fromarray(np.rint(values / 257).astype(np.uint8))
 
 
 def fit_square(picture: Image.Image, size: int) -> Image.Image:

@@ -17,6 +17,7 @@ from depthlab.data.batch import Batch
 from depthlab.data.device_images import Normalization
 from depthlab.data.image_files import Bytes, chunks
 from depthlab.data.source import Labelled
+from depthlab.shown_text import one_line
 
 TILE = 96  # pixels of an image's longer side; small ones are magnified by a whole factor
 CAPTION = 32
@@ -186,8 +187,8 @@ def _magnified(pixels: Bytes) -> Bytes:
 def _caption(batch: Batch, idx: int, classes: tuple[str, ...]) -> str:
     if not classes:  # numbers; an image as a target is no caption
         return " ".join(f"{value:.2f}" for value in batch.labels[idx].tolist()) if batch.labels.dim() == 2 else ""
-    label = classes[int(batch.labels[idx])]
+    label = one_line(classes[int(batch.labels[idx])])
     if batch.other_labels is None or batch.weight is None:
         return label
     weight = float(batch.weight[idx])
-    return f"{label} {weight:.2f}\n{classes[int(batch.other_labels[idx])]} {1 - weight:.2f}"
+    return f"{label} {weight:.2f}\n{one_line(classes[int(batch.other_labels[idx])])} {1 - weight:.2f}"

@@ -7,8 +7,10 @@ import pickle
 import shutil
 import socket
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,19 @@ MNIST_MD5 = {
     "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
+
+
+_MAY_DOWNLOAD: ContextVar[bool] = ContextVar("_MAY_DOWNLOAD", default=True)
+
+
+@contextmanager
+def no_downloads() -> Iterator[None]:
+    """While it is held, a data set that is not there is refused and no folder is made for it."""
+    token = _MAY_DOWNLOAD.set(False)
+    try:
+        yield
+    finally:
+        _MAY_DOWNLOAD.reset(token)
 
 
 def read_cifar10(data_dir: Path) -> ImageSource:
@@ -130,6 +145,10 @@ def _obtain(dataset: Any, data_dir: Path, folder: str, title: str) -> None:
     """
     if (data_dir / folder).is_dir():
         return
+    if not _MAY_DOWNLOAD.get():
+        raise InputError(
+            f"{title} is not in {data_dir / folder}, the place that the record names. Say where it is: data_dir=DIR"
+        )
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         with FileLock(data_dir / f".{dataset.__name__}.lock"):  # a second process waits, then finds the folder

@@ -111,7 +111,7 @@ class DataSpec(ImagesSpec):
         return self.val_size
 
 
-@define_group("augment")
+@define_group("augment", reserved=("label_smoothing",))
 @dataclass(frozen=True)
 class AugmentationSpec(OptionalSpec):
     """Something done to training batches, drawn by (seed, epoch, position) and applied on the device.

@@ -20,6 +20,7 @@ KEEP = 2
 SAFETENSORS = ".safetensors"
 NETWORK = "network."  # before the names of weights in a file of safetensors
 OF_PREPROCESSING = ("scale", "offset")  # what of the preprocessing are tensors
+MOST_DIGEST = 1000  # characters: a sum and a name
 
 
 def checkpoint_path(directory: Path, step: int) -> Path:
@@ -156,7 +157,8 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
 
 def _check_digest(path: Path) -> None:
     try:
-        expected = _digest_path(path).read_text().split()[0]
+        with _digest_path(path).open(encoding="utf-8") as file:
+            expected = file.read(MOST_DIGEST).split()[0]
         intact = _sha256(path) == expected
     except (OSError, IndexError, UnicodeDecodeError):
         raise InputError(f"{path} is not a checkpoint with its .sha256 file beside it.") from None

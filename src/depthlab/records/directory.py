@@ -48,6 +48,21 @@ class Claim:
 _CLAIMS: dict[Path, Claim] = {}  # what this process holds
 
 
+def check_place(directory: Path) -> None:
+    """Refuse a run's directory that no file system can hold, its name being too long, say.
+
+    Raises:
+        InputError: names it and the remedy.
+    """
+    try:
+        _holder_path(directory).exists()
+    except (OSError, ValueError) as error:  # ValueError: a zero byte
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError(
+            f"{directory} cannot be a folder ({reason}). Choose another place with paths.log_dir=... or name=..."
+        ) from None
+
+
 @contextmanager
 def claim(directory: Path) -> Iterator[Claim]:
     """Make `directory` if it is not there and hold it until the block ends or the process dies, however it dies.

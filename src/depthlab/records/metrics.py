@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from depthlab.config.metric_info import MetricInfo
 from depthlab.records.record import Record
 
 # Of records without a task: all that there was before tasks.
@@ -17,45 +18,6 @@ CLASSIFICATION: dict[str, Any] = {
         "loss": {"title": "loss", "unit": "", "better": "lower", "max": None, "chance": None},
     },
 }
-
-
-@dataclass(frozen=True)
-class MetricInfo:
-    """One metric.
-
-    Args:
-        name: as in "test/err", without the split.
-        title: as in tables: "error".
-        unit: "%", or "" for none.
-        better: "lower" or "higher".
-        max: the largest possible value, None without one.
-        chance: the value of guessing, None where it is not known.
-    """
-
-    name: str
-    title: str
-    unit: str = ""
-    better: str = "lower"
-    max: float | None = None
-    chance: float | None = None
-
-    def key(self, split: str) -> str:
-        """The metric's name in the record, such as "test/err"."""
-        return f"{split}/{self.name}"
-
-    def show(self, value: float | None) -> str:
-        """A value with its unit, "-" where nothing was measured."""
-        if value is None:
-            return "-"
-        return f"{self.number(value)} {self.unit}".rstrip()
-
-    def number(self, value: float) -> str:
-        """A value without its unit: two decimals in percent, four significant digits otherwise."""
-        return f"{value:.2f}" if self.unit == "%" else f"{value:.4g}"
-
-    def header(self, split: str) -> str:
-        """The title of a column with values of one split, such as "test error %"."""
-        return f"{split} {self.title} {self.unit}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -93,4 +55,4 @@ def common_metric(records: Sequence[Record]) -> MetricInfo | None:
 
 def _metric(name: str, values: Mapping[str, Any]) -> MetricInfo:
     known = {key: values[key] for key in ("title", "unit", "better", "max", "chance") if values.get(key) is not None}
-    return MetricInfo(name, **{"title": name, **known})
+    return MetricInfo(**{"title": name, **known}, name=name)

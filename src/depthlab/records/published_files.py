@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from depthlab.errors import InputError
 from depthlab.records.atomic_files import replacing
-from depthlab.records.safe_files import MOST_BYTES, read_inside
+from depthlab.records.safe_files import MOST_BYTES, read_array, read_inside
 
 RECORDS = "records.jsonl"
 CURVES = "curves.csv.gz"
@@ -75,18 +75,14 @@ def published_arrays(directory: Path, name: str) -> Arrays:
 
     Raises:
         FileNotFoundError: there are none.
-        ValueError, zipfile.BadZipFile: the file is damaged.
+        InputError, zipfile.BadZipFile: the file is damaged.
     """
     archive = _read(directory.parent, ARRAYS, _archive)
     prefix = f"{directory.name}/{name}/"
     members = [member for member in archive.namelist() if member.startswith(prefix)]
     if not members:
         raise FileNotFoundError(f"{directory.parent / ARRAYS} holds no {name} of {directory.name}")
-    found = {}
-    for member in members:
-        with archive.open(member) as file:
-            found[member.removeprefix(prefix).removesuffix(".npy")] = np.lib.format.read_array(file, allow_pickle=False)
-    return found
+    return {member.removeprefix(prefix).removesuffix(".npy"): read_array(archive, member) for member in members}
 
 
 def published_array_names(directory: Path) -> list[str]:

@@ -19,6 +19,7 @@ from PIL import Image
 from depthlab.records.atomic_files import replacing
 from depthlab.records.provenance import HISTORY, warnings
 from depthlab.records.record import find_records, read_record
+from depthlab.shown_text import for_markdown, one_line
 
 README, PAGE, TABLES, FIGURES = "README.md", "report.html", "tables.csv", "figures"
 MOST_FIGURES = 3  # of a README; the page holds all
@@ -58,7 +59,9 @@ def _tidy_page(path: Path, notes: Sequence[str], history: str) -> None:
     page = NOTE_IN_PAGE.sub("", path.read_text(encoding="utf-8"))
     page = EMBEDDED.sub(lambda found: base64.b64encode(_shrink(base64.b64decode(found[0]))).decode(), page)
     page = RUN_LINK.sub(r"\1", page)
-    note = f'<p class="source">{escape(" ".join(notes))} <a href="{history}">History of these results</a>.</p>'
+    note = (
+        f'<p class="source">{escape(one_line(" ".join(notes)))} <a href="{history}">History of these results</a>.</p>'
+    )
     _write(path, page.replace("<h2>", f"{note}<h2>", 1))
 
 
@@ -69,7 +72,7 @@ def _tidy_readme(folder: Path, notes: Sequence[str], history: str) -> None:
     lines = [line for line in text.splitlines() if "(tables/)" not in line and not line.startswith("Files: ")]
     files = f"Files: every table in [{TABLES}]({TABLES}), every figure in [{PAGE}]({PAGE}), one record a line in "
     lines += [f"{files}[records.jsonl](records.jsonl)."]
-    note = " ".join(["Source:", *notes, f"See the [history of these results]({history})."])
+    note = " ".join(["Source:", *map(for_markdown, notes), f"See the [history of these results]({history})."])
     text = "\n".join([*lines, ""])
     _write(folder / README, text.replace("\n## ", f"\n{note}\n\n## ", 1))
 

@@ -122,7 +122,8 @@ class Record(_Parsed):
         weights_sha256: hash of the final weights.
         extensions: version by name of each extension in use.
         extended_from: run, steps and weights_sha256 of the finished run that this one took over.
-        code: fingerprint of the source that ran.
+        code: the source that ran: `fingerprint`, `files` with a digest each, `diff` where it differed from its commit;
+            None in records from before it was kept. Segments have no `files`.
         machine: CPU model, instruction set, operating system.
         published: how a published copy was shortened.
     """
@@ -209,6 +210,19 @@ def read_record(directory: Path) -> Record:
         raise InputError(f"{path} is damaged ({error}). Delete the run's directory and repeat the run.") from None
     check_record(values, path)
     return Record.from_dict(values)
+
+
+def check_name(record: Record, directory: Path) -> None:
+    """Refuse a run's directory that has another name than its record says.
+
+    Raises:
+        InputError: it was renamed, or copied to the name of another run.
+    """
+    if record.run not in (None, directory.name):
+        raise InputError(
+            f"{directory} holds the record of {str(record.run)[:200]!r}: it was copied or renamed by hand. "
+            "Give it that name again, or remove it."
+        )
 
 
 def find_records(root: Path) -> Iterator[Path]:

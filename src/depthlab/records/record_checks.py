@@ -29,6 +29,9 @@ SECTIONS = ("model", "data", "augment", "optimizer", "schedule", "trainer", "pat
 MOST_STEPS = 10**12
 MOST_SECONDS = 10**11  # three thousand years; a timedelta takes no more than a thousand times that
 MOST = 2**63
+MOST_METRIC = 1e100  # squares of it are still finite
+DEEPEST = 64  # groups inside groups
+MOST_LAYERS = 1_000_000
 Checks = Mapping[str, Callable[[Any], bool]]
 
 
@@ -57,6 +60,33 @@ def _are_texts(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
 
 
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _are_counts(value: Any) -> bool:
+    return isinstance(value, list) and all(_is_count(item) for item in value)
+
+
+def _are_counted(value: Any) -> bool:
+    return isinstance(value, dict) and _are_counts(list(value.values()))
+
+
+def _is_layers(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= MOST_LAYERS
+
+
+def _is_group(**checks: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """Whether a value is a group of keys of which these are null, missing, or pass their checks."""
+
+    def is_fit(value: Any) -> bool:
+        return isinstance(value, dict) and all(
+            value.get(key) is None or is_its_kind(value[key]) for key, is_its_kind in checks.items()
+        )
+
+    return is_fit
+
+
 def _are_metrics(value: Any) -> bool:
     return isinstance(value, dict) and all(item is None or _is_metric(item) for item in value.values())
 
@@ -64,7 +94,7 @@ def _are_metrics(value: Any) -> bool:
 def _is_metric(value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return isinstance(value, float) or abs(value) < MOST
+    return math.isfinite(value) and abs(value) < (MOST_METRIC if isinstance(value, float) else MOST)
 
 
 def _is_task(value: Any) -> bool:
@@ -115,18 +145,37 @@ OPTIONAL: Checks = {
     "precision": _is(str),
     "num_processes": _is_count,
     "finished_at": _is(str),
-    "failure": _is(dict),
-    "divergence": _is(dict),
+    "failure": _is_group(reason=_is(str)),
+    "divergence": _is_group(step=_is_step),
     "task": _is_task,
-    "stopped_early": _is(dict),
+    "stopped_early": _is_group(step=_is_step, reason=_is(str)),
     "metrics_ema": _are_metrics,
     "weights_measured": _is(str),
     "weights_sha256": _is(str),
     "extensions": _are_texts,
     "extended_from": _is(dict),
-    "published": _is(dict),
+    "published": _is_group(max_points=_is_count, points_before=_are_counted),
 }
-MODEL: Checks = {"num_params": _is_count, "num_macs": _is_count}
+MODEL: Checks = {
+    "name": _is(str),
+    "depth": _is_layers,
+    "residual": _is(bool),
+    "num_params": _is_count,
+    "num_macs": _is_count,
+}
+DATA: Checks = {
+    "name": _is(str),
+    "folder": _is(str),
+    "num_train": _is_count,
+    "num_val": _is_count,
+    "num_test": _is_count,
+    "num_classes": _is_count,
+    "classes": _are_names,
+    "image_shape": _are_counts,
+    "fingerprint": _is(str),
+    "test_curve": _is(bool),
+    "streamed": _is(bool),
+}
 
 
 def check_record(record: Any, path: Path) -> None:
@@ -137,6 +186,7 @@ def check_record(record: Any, path: Path) -> None:
         raise InputError(
             f"{path} has version {record['version']}; this depthlab reads up to {VERSION}. Use a newer depthlab."
         )
+    _check_plain(record, path)
     for key, kind in REQUIRED.items():
         if not isinstance(record.get(key), kind) or isinstance(record.get(key), bool):
             raise InputError(f"{path} is not a whole record: {key!r} is missing or of the wrong type.")
@@ -154,7 +204,25 @@ def check_record(record: Any, path: Path) -> None:
         raise InputError(f"{path} is not a whole record: 'steps' or 'seed' is out of range.")
     _check_values(record, OPTIONAL, "", path)
     _check_values(record["model"], MODEL, "model.", path)
+    _check_values(record["data"], DATA, "data.", path)
     _check_segments(record.get("stretches", []), path)
+
+
+def _check_plain(record: Any, path: Path) -> None:
+    """Refuse what no run writes anywhere: numbers that are not finite or too large, groups in groups without end."""
+    pending: list[tuple[str, Any, int]] = [("", record, 0)]
+    while pending:
+        name, value, depth = pending.pop()
+        if depth > DEEPEST:
+            raise InputError(f"{path} is not a whole record: more than {DEEPEST} groups lie inside each other.")
+        if isinstance(value, dict):
+            pending += [(f"{name}.{key}" if name else key, item, depth + 1) for key, item in value.items()]
+        elif isinstance(value, list):
+            pending += [(name, item, depth + 1) for item in value]
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{path} is not a whole record: {name} is {'NaN' if math.isnan(value) else 'infinite'}.")
+        elif isinstance(value, int) and abs(value) > MOST:
+            raise InputError(f"{path} is not a whole record: {name} is too large a number.")
 
 
 def _check_segments(segments: Any, path: Path) -> None:
@@ -171,8 +239,6 @@ def _check_values(
 ) -> None:
     for key, is_fit in checks.items():
         value = values.get(key)
-        if isinstance(value, float) and not math.isfinite(value):
-            raise InputError(f"{path} is not a whole record: {where}{key} is not finite.")
         if value is not None and not is_fit(value):
             raise InputError(f"{path} is not a whole record: {where}{key} is of the wrong type ({_short(value)}).")
 

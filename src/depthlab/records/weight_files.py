@@ -21,10 +21,13 @@ def find_weights(source: str) -> Path | None:
         InputError: a folder holds no finished run or several, or a path leads nowhere.
     """
     path = Path(source)
-    if path.is_file():
-        return path
-    if path.is_dir():
-        return _last_checkpoint(path)
+    try:
+        if path.is_file():
+            return path
+        if path.is_dir():
+            return _last_checkpoint(path)
+    except OSError as error:  # of a name that is too long, say
+        raise InputError(f"model.weights={source[:100]}: cannot be read ({error.strerror}).") from None
     if not source.isidentifier():
         raise InputError(
             f"model.weights={source}: there is no such file or directory, and it is no name of torchvision's weights."

@@ -228,7 +228,7 @@ def gradient_figure(found: Found) -> Figure:
             axes[0][0].plot(range(1, len(norms) + 1), norms, label=stream["stream"] or "network", markersize=3, **look)
         axes[0][0].set(yscale="log", xlabel="layer with weights, from the input on", ylabel="norm of the gradient")
         axes[0][0].xaxis.get_major_locator().set_params(integer=True)
-        style.plain_numbers(axes[0][0])
+        style.label_powers(axes[0][0])
         if len(streams) > 1:
             axes[0][0].legend()
     return Figure(FIGURE, title, "Weights of convolutions and linear layers; projections are left out.", drawing)

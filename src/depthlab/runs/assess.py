@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,12 +15,10 @@ from numpy.typing import NDArray
 from depthlab.config.registry import groups, lookup
 from depthlab.data.image_files import FileImages
 from depthlab.data.pictures import AnyImages
+from depthlab.data.spec import ImagesSpec
 from depthlab.errors import InputError
 from depthlab.runs.open_run import LabelledImages, OpenRun
 from depthlab.runs.predict import labels_of
-
-if TYPE_CHECKING:
-    from depthlab.data.source import ImageSource
 
 Labels = NDArray[np.int64]
 TTA = ("flip",)
@@ -71,7 +69,12 @@ def ask(run: OpenRun, split: str, data: str | None) -> Question:
 def _other_data(run: OpenRun, split: str, name: str) -> Question:
     if name not in groups()["data"].components:
         raise InputError(f"data={name}: there is no such folder, and no data set of this name.")
-    source: ImageSource = lookup("data", name)().read(Path(run.config.paths.data_dir))
+    try:
+        spec = lookup("data", name)()
+    except TypeError:  # a key without a default
+        raise InputError(f"data={name}: it has no defaults. Give a folder with a folder for each class.") from None
+    assert isinstance(spec, ImagesSpec)
+    source = spec.read(Path(run.config.paths.data_dir))
     if tuple(source.classes) != run.classes:
         theirs, ours = ", ".join(source.classes), ", ".join(run.classes)
         raise InputError(f"data={name}: its classes are {theirs}; those of {run.name} are {ours}.")

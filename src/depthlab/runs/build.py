@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import warnings
 from functools import partial
@@ -15,6 +16,7 @@ from depthlab.config.images import ImageSpec
 from depthlab.config.schema import TrainConfig, TrainerConfig
 from depthlab.data.augment import build_augmentation
 from depthlab.data.device_images import Normalization
+from depthlab.data.sources import no_downloads
 from depthlab.models import TwoStream, download_weights, freeze, load_weights, read_weights
 from depthlab.models.weights import as_state
 from depthlab.optim.parameter_groups import parameter_groups
@@ -33,8 +35,13 @@ if TYPE_CHECKING:  # Lightning is imported where it is needed: a network for pre
     from depthlab.training.plan import Plan
 
 
-def build_data(config: TrainConfig) -> ImageDataModule:
-    """The data module, its images read and split."""
+def build_data(config: TrainConfig, may_download: bool = True) -> ImageDataModule:
+    """The data module, its images read and split.
+
+    Args:
+        config: of the run.
+        may_download: whether a data set that is not there may be downloaded, and the folder for it be made.
+    """
     from depthlab.data.datamodule import ImageDataModule
 
     data = ImageDataModule(
@@ -44,7 +51,8 @@ def build_data(config: TrainConfig) -> ImageDataModule:
         build_augmentation(config.augmentations),
         config.trainer.overfit_one_batch,
     )
-    data.setup()
+    with contextlib.nullcontext() if may_download else no_downloads():
+        data.setup()
     return data
 
 
@@ -117,7 +125,7 @@ def _build_optimizer(config: TrainConfig, network: nn.Module, captured: bool = F
         network, optimizer.weight_decay, optimizer.decay_norm_and_bias, optimizer.backbone_lr_factor
     )
     # Lightning clips no gradients for an optimiser that could unscale them itself. Where nothing is said torch chooses.
-    is_fused = trainer.accelerator == "gpu" and (captured or trainer.gradient_clip_val is None)
+    is_fused = captured or (trainer.accelerator == "gpu" and trainer.gradient_clip_val is None)
     return optimizer.build(groups, True if is_fused else None)
 
 
@@ -140,7 +148,7 @@ def build_chunks(config: TrainConfig, plan: Plan, callbacks: list[Callback]) -> 
     )
     if reason:
         asked = f"trainer.steps_per_replay={trainer.steps_per_replay}"
-        return None, f"{asked} is not possible: {reason}. Steps are taken one by one, slower, with the same results."
+        return None, f"{asked} is not possible: {reason}. Steps are taken one by one, slower."
     every = (plan.log_every_steps, plan.val_every_steps, plan.save_every_steps or plan.max_steps)
     return StepChunks(trainer.steps_per_replay, every, (plan.last_epoch_start, plan.max_steps)), None
 

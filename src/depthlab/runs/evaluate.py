@@ -20,6 +20,7 @@ from depthlab.records.published_files import RECORDS
 from depthlab.records.record import Record, find_records, read_record
 from depthlab.records.record_checks import check_record
 from depthlab.runs.build import build_data, build_module, build_network, build_trainer
+from depthlab.runs.code import code_of, in_words
 
 if TYPE_CHECKING:
     from depthlab.data.datamodule import ImageDataModule
@@ -32,7 +33,8 @@ def evaluate_run(path: str | Path, data_dir: str | None = None, accelerator: str
 
     Args:
         path: the run's directory.
-        data_dir: where the data lie, if not where they were.
+        data_dir: where the data lie, if not where they were. Without it nothing is downloaded: the folder that a
+            record names may be a stranger's choice.
         accelerator: on which device, if not on the kind that the run used.
 
     Returns:
@@ -41,8 +43,9 @@ def evaluate_run(path: str | Path, data_dir: str | None = None, accelerator: str
     directory = Path(path)
     record = read_record(directory)
     config = check_recorded(record)
+    say_other_code(config, record)
     _adapt(config, record, data_dir, accelerator)
-    data = build_data(config)
+    data = build_data(config, may_download=bool(data_dir))
     check_same_data(data, record)
     network = build_network(config, data.image_spec, data.num_outputs)
     put_weights(network, load_last(directory, record)["network"], str(directory))
@@ -74,9 +77,10 @@ def load_run(path: str | Path) -> tuple[nn.Module, Record]:
     """
     directory = Path(path)
     record = read_record(directory)
-    network = build_recorded(check_recorded(record), record, str(directory))
-    put_weights(network, load_last(directory, record)["network"], str(directory))
-    return network.eval(), record
+    config = check_recorded(record)
+    say_other_code(config, record)
+    state = load_last(directory, record)["network"]
+    return build_recorded(config, record, state, str(directory)).eval(), record
 
 
 def check_recorded(record: Record) -> TrainConfig:
@@ -91,11 +95,18 @@ def check_recorded(record: Record) -> TrainConfig:
         if name in installed and installed[name] != version:
             print(f"The extension {name} is {installed[name]} here; the run used {version}.")
     try:
-        return check(record.config)
+        config = check(record.config)
     except InputError as error:
         if missing:
             raise InputError(f"The run uses an extension that is not installed here: {', '.join(missing)}.") from None
         raise error
+    return config
+
+
+def say_other_code(config: TrainConfig, record: Record) -> None:
+    """A line where the code here is not that of the record, whose configuration is `config`."""
+    if differences := code_of(config).differences(record.code):
+        print(f"The code differs from the run's: {in_words(differences)}.")
 
 
 def load_last(directory: Path, record: Record) -> dict[str, Any]:
@@ -133,14 +144,37 @@ def check_same_data(data: ImageDataModule, record: Record) -> None:
         )
 
 
-def build_recorded(config: TrainConfig, record: Record, where: str) -> nn.Module:
-    """The network as the record names it, if its sizes are numbers that a network can have."""
+def build_recorded(config: TrainConfig, record: Record, state: dict[str, Tensor], where: str) -> nn.Module:
+    """The network as the record names it, with these weights.
+
+    Raises:
+        InputError: the record's sizes are no numbers that a network can have, or the weights are another network's.
+            No memory is taken for such a network.
+    """
     shape, num_outputs = record.data.get("image_shape"), record.data.get("num_classes")
     sizes = [*shape, num_outputs] if isinstance(shape, list) else []
     if len(sizes) != 4 or not all(type(size) is int and 0 < size <= LARGEST_SIZE for size in sizes):
         raise InputError(f"{where}: its record does not say for which images the network is.")
     with torch.random.fork_rng(devices=[]):  # the initial weights are drawn, and then replaced
-        return build_network(config, ImageSpec(*sizes[:3]), sizes[3])
+        _check_num_weights(config, ImageSpec(*sizes[:3]), sizes[3], state, where)
+        network = build_network(config, ImageSpec(*sizes[:3]), sizes[3])
+    put_weights(network, state, where)
+    return network
+
+
+def _check_num_weights(
+    config: TrainConfig, images: ImageSpec, num_outputs: int, state: dict[str, Tensor], where: str
+) -> None:
+    try:
+        with torch.device("meta"):
+            expected = sum(each.numel() for each in build_network(config, images, num_outputs).state_dict().values())
+    except NotImplementedError:  # an extension's network that computes while it is built
+        return
+    except (RuntimeError, ValueError, OverflowError) as error:  # sizes whose product is no number of torch's
+        raise InputError(f"{where}: its network cannot be built ({str(error).splitlines()[0]}).") from None
+    found = sum(each.numel() for each in state.values())
+    if found != expected:
+        raise InputError(f"{where} holds another network than its record names: {found:,} numbers, not {expected:,}.")
 
 
 def check_finished(record: Record, directory: Path) -> None:

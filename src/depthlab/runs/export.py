@@ -54,7 +54,8 @@ class Deployed(nn.Module):
 
     def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
         super().__init__()
-        self.network = copy.deepcopy(network).to("cpu", torch.float32, memory_format=torch.contiguous_format)
+        self.network = copy.deepcopy(network).to("cpu", torch.float32)
+        self.network.to(memory_format=torch.contiguous_format)
         self.register_buffer("scale", preprocessing.normalization.scale)
         self.register_buffer("offset", preprocessing.normalization.offset)
         self.eval()

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from depthlab.config.check import check
 from depthlab.config.hardware import probe, resolve
 from depthlab.config.identity import Identity, flatten, identify
 from depthlab.config.schema import TrainConfig, as_dict
@@ -20,13 +21,16 @@ from depthlab.records.directory import claim
 from depthlab.records.record import FILE_NAME, Record, read_record, write_record
 from depthlab.records.weight_files import hash_weights
 from depthlab.runs.build import build_schedule
+from depthlab.runs.code import code_of, in_words
 from depthlab.runs.evaluate import check_recorded
 from depthlab.runs.fit import make_plan
 
 STATE = ("network", "optimizer", "random", "log")  # what a checkpoint must hold for a run to go on from it
 
 
-def prepare_extension(parent: Path, max_steps: int, command: str, data_dir: str | None = None) -> TrainConfig:
+def prepare_extension(
+    parent: Path, max_steps: int, command: str, data_dir: str | None = None, code: str = "same"
+) -> TrainConfig:
     """Put the directory of the longer run beside its parent, as if it had been stopped where the parent ended.
 
     The longer run has the directory that its configuration would have anyway. Where that exists, nothing is changed:
@@ -37,6 +41,7 @@ def prepare_extension(parent: Path, max_steps: int, command: str, data_dir: str 
         max_steps: of the longer run.
         command: what a person types to get the longer run, for its record.
         data_dir: where the data are, if not where they were.
+        code: "any" accepts a parent that was made by other code.
 
     Returns:
         The configuration of the longer run, which is still to be run.
@@ -45,7 +50,7 @@ def prepare_extension(parent: Path, max_steps: int, command: str, data_dir: str 
         InputError: the parent cannot be extended by so many steps; the message says why.
     """
     record = read_record(parent)
-    config = _longer(record, parent, max_steps)
+    config = replace(_longer(check_recorded(record), parent, max_steps), code=code)
     if data_dir is not None:
         config.paths.data_dir = data_dir
     if reason := why_not_extended(record, parent, config):
@@ -54,7 +59,11 @@ def prepare_extension(parent: Path, max_steps: int, command: str, data_dir: str 
     directory = parent.parent / identity.directory
     with claim(directory):
         if not (directory / FILE_NAME).exists():
-            _take_over(record, parent, config, identity, directory, command)
+            try:
+                _take_over(record, parent, config, identity, directory, command)
+            except InputError:
+                directory.rmdir()  # made by the claim, and still empty
+                raise
     return config
 
 
@@ -72,7 +81,7 @@ def find_shorter(config: TrainConfig, directory: Path) -> Path | None:
             record = read_record(path.parent)
             if record.status != "finished" or record.steps >= config.trainer.max_steps:
                 continue
-            longer = _longer(record, path.parent, config.trainer.max_steps)
+            longer = _longer(check(record.config), path.parent, config.trainer.max_steps)
             if _identify(longer).directory == directory.name and not why_not_extended(record, path.parent, longer):
                 found.append((record.steps, path.parent))
         except InputError:  # a damaged record, or one of a missing extension
@@ -80,12 +89,11 @@ def find_shorter(config: TrainConfig, directory: Path) -> Path | None:
     return max(found)[1] if found else None
 
 
-def _longer(record: Record, parent: Path, max_steps: int) -> TrainConfig:
-    """The configuration of a record with another length, its runs in the folder where the record lies."""
-    config = check_recorded(record)
+def _longer(config: TrainConfig, parent: Path, max_steps: int) -> TrainConfig:
+    """The configuration of a run with another length, its runs in the folder where that run lies."""
     place = parent if len(parent.parts) > 2 else parent.resolve()
     config.name, config.paths.log_dir = place.parent.name, str(place.parent.parent)
-    config.rerun = config.dry_run = False
+    config.rerun, config.dry_run, config.code = False, False, "same"
     config.trainer = replace(resolve(config.trainer, probe()), max_steps=max_steps)
     return config
 
@@ -102,9 +110,13 @@ def _obstacles(record: Record, parent: Path, config: TrainConfig) -> Iterator[st
         yield f"only a finished run can be extended, and this one is {record.status}.{again}"
     if record.stopped_early:
         yield f"it was stopped early, at step {steps:,}: {record.stopped_early.get('reason')}."
+    if config.code == "same" and (differences := code_of(config).differences(record.code)):
+        yield f"it was made by other code (differs: {in_words(differences)}). code=any goes on with the present one."
     if trainer.max_steps <= steps:
         yield f"trainer.max_steps={trainer.max_steps}: the run has {steps:,} steps already. Give more."
     yield from _other_rates(record, config)
+    if differences := code_of(config).differences(record.code):
+        yield f"it was made by other code; differs: {in_words(differences)}. Train the longer run from its start."
     if trainer.bn_statistics == "averaged":
         yield "trainer.bn_statistics=averaged: its moving averages were replaced at its end."
     plan = make_plan(config, record.data.get("num_train") or 1, 0)

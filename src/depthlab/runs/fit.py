@@ -25,7 +25,7 @@ from depthlab.training.callbacks.checkpointing import StopRequest
 from depthlab.training.callbacks.metric_logger import MetricLogger
 from depthlab.training.callbacks.stopwatch import Stopwatch
 from depthlab.training.endings import Interrupted
-from depthlab.training.graph_steps import GraphStepper
+from depthlab.training.graph_steps import CAPTURES, GraphStepper
 from depthlab.training.loggers import build_loggers, flush_loggers
 from depthlab.training.plan import Plan
 from depthlab.training.resume_state import capture, load_errors
@@ -103,6 +103,7 @@ class Fit:
     def save(self, trainer: Trainer, module: SupervisedModule) -> None:
         """Write a checkpoint."""
         state = capture(trainer, module, self.curves.state())  # every process: it adds up their sums
+        state["code"] = {key: each for key, each in (self.journal.record.code or {}).items() if key != "diff"}
         if trainer.should_stop and module.step < self.plan.max_steps:
             state["stopped_early"] = self._stop_reason()
         state["preprocessing"] = self.data.preprocessing.state()
@@ -146,13 +147,19 @@ class Fit:
     def _step_in_chunks(self) -> None:
         """Have the updates made in chunks, which clip their gradients themselves."""
         trainer = self.config.trainer
-        captures = trainer.accelerator == "gpu"
+        capture = CAPTURES.get(trainer.accelerator)
         steps = GraphStepper(
-            lambda number: self.data.train_batch(number, self.module.device), trainer.gradient_clip_val, captures
+            self.data, trainer.steps_per_replay, trainer.gradient_clip_val, capture, self._note_failed_capture
         )
         self.module.train_in_chunks(steps.run)
-        self.module.build_optimizer = partial(self.module.build_optimizer, captured=captures)
-        self.journal.record_captured(captures)
+        self.module.build_optimizer = partial(self.module.build_optimizer, captured=capture is not None)
+        self.curves.reads_late = capture is not None
+        self.journal.record_captured(capture is not None)
+
+    def _note_failed_capture(self, why: str) -> None:
+        self.journal.record_captured(False)
+        if self.journal.writes:
+            print(f"{self.directory.name}: {why}", flush=True)
 
     def _build_loggers(self) -> list[Logger]:
         if not self.journal.writes:

@@ -29,8 +29,8 @@ from depthlab.runs.evaluate import (
     check_same_data,
     find_run,
     load_last,
-    put_weights,
     record_of,
+    say_other_code,
 )
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ class OpenRun:
     def config(self) -> TrainConfig:
         """The run's configuration, checked. Raises InputError where it is not valid here."""
         config = check_recorded(self.record)
+        say_other_code(config, self.record)
         if self._data_dir is not None:
             config.paths.data_dir = str(self._data_dir)
         return config
@@ -130,8 +131,7 @@ class OpenRun:
             InputError: the run did not finish, or has no such weights.
         """
         if weights not in self._networks:
-            network = build_recorded(self.config, self.record, str(self.place))
-            put_weights(network, self._state(weights), str(self.place))
+            network = build_recorded(self.config, self.record, self._state(weights), str(self.place))
             self._networks[weights] = network.eval().to(self.device)
         return self._networks[weights]
 
@@ -233,7 +233,7 @@ class OpenRun:
 
     @cached_property
     def _data(self) -> ImageDataModule:
-        data = build_data(self.config)
+        data = build_data(self.config, may_download=self._data_dir is not None)
         check_same_data(data, self.record)
         return data
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -15,16 +16,18 @@ from depthlab.config.output import outlive_output
 from depthlab.config.schema import SearchConfig
 from depthlab.records.directory import claim
 from depthlab.runs import exits
-from depthlab.sweeps.devices import Devices, find_devices
+from depthlab.runs.snapshot import FOLDER, remove_snapshot
+from depthlab.sweeps.devices import Devices, find_devices, gpu_names
 from depthlab.sweeps.job import RESULTS, Entry
 from depthlab.sweeps.live_view import Lines, LiveTable, readers_may_leave, remaining
-from depthlab.sweeps.preflight import Request, check_all, examine, freeze
+from depthlab.sweeps.preflight import Request, check_all, check_code, examine, freeze
 from depthlab.sweeps.queue import Command, Pool
 from depthlab.sweeps.runtime_estimate import Estimates, read_estimates
-from depthlab.sweeps.search import JobMaker, Search
+from depthlab.sweeps.search import JobMaker, Search, tried
 from depthlab.sweeps.search_space import ask, ends, split
 from depthlab.sweeps.search_study import folder_name, open_study
 from depthlab.sweeps.settings import Settings
+from depthlab.sweeps.sharing import Sharing
 from depthlab.sweeps.sweep_tables import plan_lines, print_outcome, print_search
 
 MANY = 50  # jobs, which take ten seconds to check
@@ -70,22 +73,25 @@ def launch(
     hardware = probe()
     jobs, repeated = check_all(requests, hardware)
     entries = examine(jobs)
+    repeated += check_code(jobs)
     waiting = [entry for entry in entries if entry.state not in RESULTS]
     devices = find_devices(hardware, _wanted(waiting), settings.jobs_per_device)
     known = read_estimates(Path(jobs[0].config.paths.log_dir))
     num_places = sum(kind.num_places for kind in devices.values())
     lines = [*repeated, *plan_lines(entries, known, num_places)]
-    with readers_may_leave(console):
-        for line in lines:
-            console.print(line, soft_wrap=True, markup=False, highlight=False)
+    _say(console, *lines)
     if any(job.config.dry_run for job in jobs):
         return exits.DONE
     folder, stopped_by = None, None
     if waiting:
-        folder = freeze(waiting, sweep_dir, {kind: each.num_threads for kind, each in devices.items()})
-        stopped_by = _run(console, entries, devices, settings, folder, command, known)
+        folder, _ = freeze(waiting, sweep_dir, {kind: each.num_threads for kind, each in devices.items()})
+        if not (folder / FOLDER).exists():
+            _say(console, f"{folder} holds {os.pathsep!r}, so its jobs import the code where it is: do not edit it.")
+        stopped_by = _run(console, entries, devices, settings, folder, command, known, _uuids(hardware))
     with readers_may_leave(console):
         print_outcome(console, entries, folder)
+    if folder is not None and all(entry.state in RESULTS for entry in entries):
+        remove_snapshot(folder / FOLDER)
     return _exit_code(entries, stopped_by)
 
 
@@ -119,28 +125,38 @@ def launch_search(
     devices = find_devices(hardware, {first.accelerator: first.num_devices * keys.trials}, settings.jobs_per_device)
     num_places = max(1, sum(kind.num_places for kind in devices.values()) // first.num_devices)
     folder = sweep_dir / folder_name(question)
-    with readers_may_leave(console):
-        for line in [*notes, *question.lines(), f"{num_places} runs at a time -> {folder}"]:
-            console.print(line, soft_wrap=True, markup=False, highlight=False)
+    _say(console, *notes, *question.lines(), f"{num_places} runs at a time -> {folder}")
     if first.config.dry_run:
         return exits.DONE
     with claim(folder):
         study = open_study(folder, question)
-        jobs = JobMaker(compose, fixed, hardware, freeze([], folder, {}), devices[first.accelerator].num_threads)
+        _say(console, *check_code(tried(study, sweep_dir.parent, first.config.code)))
+        configs, snapshot = freeze([], folder, {})
+        jobs = JobMaker(compose, fixed, hardware, configs, devices[first.accelerator].num_threads, snapshot)
         known = read_estimates(Path(first.config.paths.log_dir))
         view = _make_view(console, known, num_places, keys.trials * keys.seeds)
         search = Search(study, question, jobs, num_places, folder, view.say)
-        pool = Pool([], devices, settings, jobs.configs, command, view, search)
+        sharing = Sharing(settings, devices.get("gpu"), _uuids(hardware), view.say)
+        pool = Pool([], devices, settings, jobs.configs, command, view, sharing, search)
         try:
             pool.run()
         finally:
+            sharing.close()
             if isinstance(view, LiveTable):
                 view.close()
         with readers_may_leave(console):
             print_search(console, search.summary(), sweep_dir.parent)
+    if search.is_done:
+        remove_snapshot(configs / FOLDER)
     if pool.stopped_by is not None:
         return exits.INTERRUPTED if pool.stopped_by == signal.SIGINT else exits.CONTINUE_ME
     return exits.DONE if search.is_done else exits.FAILED
+
+
+def _say(console: Console, *lines: str) -> None:
+    with readers_may_leave(console):
+        for line in lines:
+            console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
 def _run(
@@ -151,17 +167,25 @@ def _run(
     folder: Path,
     command: Command,
     known: Estimates,
+    uuids: Mapping[str, str],
 ) -> int | None:
     """Run what waits; the signal that stopped it, if one did."""
     num_places = sum(kind.num_places for kind in devices.values())
     view = _make_view(console, known, num_places, 1 + max(entry.job.idx for entry in entries))
+    sharing = Sharing(settings, devices.get("gpu"), uuids, view.say)
     try:
-        pool = Pool(entries, devices, settings, folder, command, view)
+        pool = Pool(entries, devices, settings, folder, command, view, sharing)
         pool.run()
         return pool.stopped_by
     finally:
+        sharing.close()
         if isinstance(view, LiveTable):
             view.close()
+
+
+def _uuids(hardware: Hardware) -> dict[str, str]:
+    """What each GPU is called everywhere, by its name here."""
+    return dict(zip(gpu_names(len(hardware.gpus), os.environ), hardware.gpu_uuids, strict=False))
 
 
 def _make_view(console: Console, known: Estimates, num_places: int, num_jobs: int) -> Lines:

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from depthlab.records.progress_file import TRAIN_ERROR, Progress, read_progress
 from depthlab.runs import exits
+from depthlab.shown_text import one_line
 from depthlab.sweeps.job import RESULTS, Entry, State
 from depthlab.sweeps.run_status import last_lines
 from depthlab.sweeps.runtime_estimate import Estimates, left, sweep_seconds
@@ -64,7 +65,7 @@ class Lines:
     def say(self, text: str) -> None:
         """One line, never wrapped: others read it with grep."""
         with readers_may_leave(self._console):
-            self._console.print(text, soft_wrap=True, markup=False, highlight=False)
+            self._console.print(one_line(text), soft_wrap=True, markup=False, highlight=False)
 
     def started(self, entry: Entry) -> None:
         """A job has been given its devices."""
@@ -133,7 +134,9 @@ class LiveTable(Lines):
 def jobs_table(entries: Sequence[Entry], rows: int) -> Table:
     """The jobs that are not done, those that run first, in at most `rows` rows."""
     title = next((progress.title for entry in entries if (progress := progress_of(entry))), TRAIN_ERROR)
-    table = Table("run", "state", "device", "step", Column(Text(title)), "time left", box=None, pad_edge=False)
+    table = Table(
+        "run", "state", "device", "step", Column(Text(one_line(title))), "time left", box=None, pad_edge=False
+    )
     shown = sorted((entry for entry in entries if entry.state in ORDER), key=lambda entry: ORDER.index(entry.state))
     for entry in shown[:rows]:
         table.add_row(*_cells(entry), style=STYLES.get(entry.state))
@@ -153,11 +156,11 @@ def _cells(entry: Entry) -> list[str | Text]:
     if entry.state is State.RUNNING:
         progress = progress_of(entry)
         said = last_lines(entry.log, 1) if progress is None else []
-        step = f"{progress.step:,} / {progress.max_steps:,}" if progress else Text(" ".join(said)[:40])
-        value = Text(progress.show() if progress else "-")
+        step = f"{progress.step:,} / {progress.max_steps:,}" if progress else Text(one_line(" ".join(said), 40))
+        value = Text(one_line(progress.show() if progress else "-"))
         time_left = clock(progress.seconds_left if progress else None)
         return [Text(entry.job.label), entry.state, str(entry.lease), step, value, time_left]
-    why = Text(" | ".join([entry.reason, *entry.tail[-1:]]) if entry.reason else "")
+    why = Text(one_line(" | ".join([entry.reason, *entry.tail[-1:]])) if entry.reason else "")
     return [Text(entry.job.label), entry.state, why]
 
 

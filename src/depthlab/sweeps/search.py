@@ -10,14 +10,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from depthlab.config.check import check
 from depthlab.config.hardware import Hardware
+from depthlab.config.schema import TrainConfig
 from depthlab.errors import InputError
 from depthlab.records.curve_file import FILE_NAME as CURVES
 from depthlab.records.curve_file import read_curves
 from depthlab.records.metrics import describe
 from depthlab.records.record import read_record
 from depthlab.sweeps.job import RESULTS, Entry, Job, State
-from depthlab.sweeps.preflight import Request, check_all, examine, freeze_job
+from depthlab.sweeps.preflight import Request, check_all, check_code, examine, freeze_job
 from depthlab.sweeps.search_space import Question, read_values
 from depthlab.sweeps.search_study import make_sampler, summarize, trials_left_running, write_summary
 from depthlab.sweeps.sweep_tables import spread_text
@@ -36,6 +38,7 @@ class JobMaker:
         hardware: what this machine computes on.
         configs: the folder in which `freeze` keeps the configurations of one start.
         num_threads: CPU threads of a process.
+        snapshot: the digest of the snapshot of the code there.
     """
 
     compose: Callable[[Sequence[str]], Request]
@@ -43,22 +46,46 @@ class JobMaker:
     hardware: Hardware
     configs: Path
     num_threads: int
+    snapshot: str | None
 
     def make(self, idx: int, name: str, seed: int, overrides: Sequence[str]) -> Job:
         """A job, its configuration frozen.
 
         Raises:
-            InputError: it cannot run.
+            InputError: it cannot run, or there is a run of other code in its place.
         """
         words = [*(word for word in self.fixed if not word.startswith("seed=")), *overrides, f"seed={seed}"]
         (job,), _ = check_all([self.compose(words)], self.hardware)
         job = replace(job, idx=idx, label=f"{name} {job.label} {' '.join(overrides)}")
-        freeze_job(self.configs, job, self.num_threads)
+        check_code([job])
+        freeze_job(self.configs, job, self.num_threads, self.snapshot)
         return job
 
     def command(self, overrides: Sequence[str]) -> str:
         """What a person types to run the configuration of a trial."""
         return shlex.join([*self.compose(self.fixed).prefix, *self.fixed, *overrides])
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A run of an earlier trial."""
+
+    label: str
+    config: TrainConfig
+    directory: Path
+
+
+def tried(study: Study, folder: Path, code: str) -> list[Tried]:
+    """The runs of the trials so far that are in `folder` and can be read; `code` is what was typed for that key."""
+    found = []
+    for trial in study.get_trials(deepcopy=False):
+        for name in trial.user_attrs.get("runs", ()):
+            try:
+                config = check(read_record(folder / name).config)
+            except InputError:
+                continue
+            found.append(Tried(f"trial {trial.number + 1}, {name}", replace(config, code=code), folder / name))
+    return found
 
 
 @dataclass
@@ -114,7 +141,7 @@ class Search:
 
     def ended(self, entry: Entry) -> None:
         """Take a run's result. What a signal stopped stays open, for the next start of the search."""
-        attempt = next((each for each in self._open if each.entry is entry), None)
+        attempt = self._attempt_of(entry)
         if attempt is None:
             return  # pruned before
         if entry.state in RESULTS:
@@ -124,9 +151,10 @@ class Search:
 
     def look(self, running: Sequence[Entry]) -> None:
         """Prune trials whose latest validation is hopeless."""
-        for attempt in list(self._open):
-            if attempt.entry in running and not attempt.values and (why := self._pruned(attempt)):
-                attempt.entry.drop()
+        for entry in running:
+            attempt = self._attempt_of(entry)
+            if attempt is not None and not attempt.values and (why := self._pruned(attempt, entry)):
+                entry.drop()
                 self._tell(attempt, "PRUNED", why)
 
     def summary(self) -> dict[str, Any]:
@@ -138,6 +166,9 @@ class Search:
         """Whether every trial has ended, and none by a failure."""
         states = [trial.state.name for trial in self.study.get_trials(deepcopy=False)]
         return len(states) >= self.question.keys.trials and set(states) <= {"COMPLETE", "PRUNED"}
+
+    def _attempt_of(self, entry: Entry) -> Attempt | None:
+        return next((attempt for attempt in self._open if attempt.entry is entry), None)
 
     def _ask(self) -> Attempt | None:
         number = len(self.study.get_trials(deepcopy=False))
@@ -157,7 +188,9 @@ class Search:
     def _begin(self, attempt: Attempt) -> list[Entry]:
         """The run of the trial's next seed, unless it is done already."""
         try:
-            entry = attempt.entry = examine([self._job(attempt)])[0]
+            job = self._job(attempt)
+            entry = attempt.entry = examine([job])[0]
+            check_code([job])
         except InputError as error:
             self._tell(attempt, "FAIL", str(error))
             return []
@@ -175,7 +208,7 @@ class Search:
         """The result of a seed: decides about the trial, ends it, or leaves it to the next seed."""
         directory = entry.job.directory
         record = read_record(directory)
-        if not attempt.values and (why := self._pruned(attempt)):
+        if not attempt.values and (why := self._pruned(attempt, entry)):
             self._tell(attempt, "PRUNED", why)
             return
         value = record.metrics.get(self.question.key)
@@ -191,10 +224,9 @@ class Search:
         elif len(attempt.values) == self.question.keys.seeds:
             self._tell(attempt, "COMPLETE", "")
 
-    def _pruned(self, attempt: Attempt) -> str | None:
+    def _pruned(self, attempt: Attempt, entry: Entry) -> str | None:
         """Tell the pruner of new validations of the first seed; why the trial is hopeless, None where it is not."""
-        assert attempt.entry is not None
-        trial, job = attempt.trial, attempt.entry.job
+        trial, job = attempt.trial, entry.job
         for step, value in _validations(job.directory, self.question.key):
             if step <= attempt.reported or step >= job.config.trainer.max_steps or not math.isfinite(value):
                 continue
@@ -210,7 +242,8 @@ class Search:
         trial, metric = attempt.trial, self.question.metric
         values = [value for value in attempt.values if value is not None]
         mean = statistics.fmean(values) if state == "COMPLETE" else None
-        notes = {"values": values, "runs": attempt.runs, "num_diverged": attempt.num_diverged, "why": why}
+        cut = [attempt.entry.job.directory.name] if attempt.entry is not None else []
+        notes = {"values": values, "runs": [*attempt.runs, *cut], "num_diverged": attempt.num_diverged, "why": why}
         for name, note in notes.items():
             trial.set_user_attr(name, note)
         self.study.tell(trial, mean, TrialState[state])

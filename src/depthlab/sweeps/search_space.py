@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 
 from depthlab.config.identity import REPETITION
+from depthlab.config.metric_info import MetricInfo
 from depthlab.config.nearest import nearest
 from depthlab.config.schema import SearchConfig, TrainConfig
 from depthlab.config.sweep_size import MOST_JOBS
 from depthlab.errors import InputError
-from depthlab.records.metrics import MetricInfo, describe_task
+from depthlab.records.metrics import describe_task
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -99,7 +100,7 @@ class Question:
     config: TrainConfig
 
     @property
-    def direction(self) -> str:
+    def direction(self) -> Literal["minimize", "maximize"]:
         """Optuna's word for what is better."""
         return "minimize" if self.metric.better == "lower" else "maximize"
 
@@ -188,10 +189,9 @@ def _dimension(key: str, override: Override) -> Dimension:
     value, typed = override.value(), str(override.input_line)
     if isinstance(value, IntervalSweep):
         return _interval(key, value, typed)
-    log = _log(value.tags, typed)
     if isinstance(value, RangeSweep):
-        return _range(key, value, typed, log)
-    if log is not None:
+        return _range(key, value, typed, _log(value.tags, typed))
+    if isinstance(value, ChoiceSweep) and _log(value.tags, typed) is not None:
         raise InputError(f"{typed}: a choice has no scale. Leave tag() out.")
     choices = tuple(dict.fromkeys(str(choice) for choice in override.sweep_string_iterator()))
     if not choices:

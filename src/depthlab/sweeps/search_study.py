@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 STARTUP = 5  # trials that end before others are measured against them
-PART = 4  # of a run, its first, before which no trial is pruned: small rates start slowly
+PART = 0.5  # of a run, before which no trial is pruned: large rates, which end well, are behind until the rate falls
 JOURNAL = "search.journal"
 
 
 def open_study(folder: Path, question: Question) -> Study:
-    """The study whose journal lies in `folder`, with what it holds.
+    """The study whose journal lies in `folder`, which this process has claimed, with what it holds.
 
     Raises:
         InputError: Optuna is not installed, or the journal is damaged.
@@ -43,7 +43,7 @@ def open_study(folder: Path, question: Question) -> Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     folder.mkdir(parents=True, exist_ok=True)
-    _drop_cut_line(folder / JOURNAL)
+    _repair(folder / JOURNAL)
     try:
         storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
         return optuna.create_study(
@@ -54,7 +54,7 @@ def open_study(folder: Path, question: Question) -> Study:
             sampler=make_sampler(question.keys.seed, 0),
             pruner=_pruner(question),
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:  # Optuna checks nothing
         reason = f"{type(error).__name__}: {error}"
         raise InputError(f"{folder / JOURNAL} is damaged ({reason}). Remove it; the runs are kept and read.") from None
 
@@ -137,7 +137,7 @@ def _pruner(question: Question) -> BasePruner:
     from optuna.pruners import MedianPruner, NopPruner, SuccessiveHalvingPruner
 
     trainer = question.config.trainer
-    first = max(trainer.val_every_steps, trainer.max_steps // PART)
+    first = max(trainer.val_every_steps, round(PART * trainer.max_steps))
     if question.keys.pruner == "median":
         return MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=first)
     if question.keys.pruner == "halving":
@@ -145,7 +145,8 @@ def _pruner(question: Question) -> BasePruner:
     return NopPruner()
 
 
-def _drop_cut_line(path: Path) -> None:
-    """Remove a last line that a kill or a full disk cut: Optuna would append to it."""
+def _repair(path: Path) -> None:
+    """Remove what a kill may have left: a last line that is cut short, to which Optuna would append, and its lock."""
     if path.exists() and not (content := path.read_bytes()).endswith(b"\n"):
         path.write_bytes(content[: content.rfind(b"\n") + 1])
+    path.with_name(f"{path.name}.lock").unlink(missing_ok=True)

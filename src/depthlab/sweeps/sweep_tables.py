@@ -13,9 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from depthlab.config.identity import name_repetition
+from depthlab.config.metric_info import MetricInfo
 from depthlab.records.directory import holder
-from depthlab.records.metrics import MetricInfo, common_metric, describe
+from depthlab.records.metrics import common_metric, describe
 from depthlab.records.record import FILE_NAME, Record, read_record
+from depthlab.shown_text import lines, one_line
 from depthlab.sweeps.job import RESULTS, Entry, State
 from depthlab.sweeps.live_view import clock
 from depthlab.sweeps.run_status import results
@@ -52,14 +54,15 @@ def results_table(entries: Sequence[Entry]) -> Table:
     table = Table(box=None, pad_edge=False)
     titles = [f"{common.key(split)} {common.unit}".rstrip() if common else split for split in SPLITS]
     for name in ("model", "data", "runs", *titles, "diverged"):
-        table.add_column(Text(name), justify="left" if name in ("model", "data") else "right")
+        table.add_column(Text(one_line(name)), justify="left" if name in ("model", "data") else "right")
     for recipe, records in groups.items():
         finished = [record for record in records if record.status == "finished"]
         metric = describe(records[0]).main
         cells = [_mean(finished, metric, split, with_unit=common is None) for split in SPLITS]
         diverged = len(records) - len(finished)
-        data = Text(str(records[0].data.get("name", "-")))
-        table.add_row(Text(recipe[0]), data, str(len(finished)), *(Text(cell) for cell in cells), str(diverged or "-"))
+        name = str(records[0].data.get("name", "-"))
+        row = (recipe[0], name, str(len(finished)), *cells, str(diverged or "-"))
+        table.add_row(*(Text(one_line(cell)) for cell in row))
     return table
 
 
@@ -175,4 +178,4 @@ def _as_far_as_known(values: Sequence[float | None], total: str) -> str:
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(text, soft_wrap=True, markup=False, highlight=False)
+    console.print(lines(text), soft_wrap=True, markup=False, highlight=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from depthlab.config.metric_info import MetricInfo
 from depthlab.config.registry import define_group
 from depthlab.config.spec import OptionalSpec, Spec
 from depthlab.errors import InputError
@@ -16,20 +17,6 @@ if TYPE_CHECKING:
     from depthlab.tasks.task import Task
 
 CLASSES, NUMBERS, IMAGES = "classes", "numbers", "images"
-
-
-@dataclass(frozen=True)
-class MetricInfo:
-    """How a metric is read: its title, its unit, which direction is better, and its largest and chance values.
-
-    A unit of "%" is written behind the number, an empty one is not written.
-    """
-
-    title: str
-    unit: str = ""
-    better: str = "lower"  # or "higher"
-    max: float | None = None
-    chance: float | None = None
 
 
 LOSS = MetricInfo("loss")
@@ -66,6 +53,8 @@ class TaskSpec(Spec):
         """What a record says of the task: how its metrics are read."""
         infos = {"loss": LOSS, **self.metrics(num_outputs), **{name: spec.info for name, spec in extra.items()}}
         metrics = {name: asdict(info) for name, info in infos.items()}
+        for described in metrics.values():
+            del described["name"]  # it is the key
         return {"name": self.registered, "primary": self.primary, "metrics": metrics}
 
 

@@ -41,7 +41,7 @@ class LoggerPlace(NamedTuple):
     project: str | None
 
 
-@define_group("logger")
+@define_group("logger", reserved=("every_steps", "wandb_project", "csv"))
 @dataclass(frozen=True)
 class LoggerSpec(OptionalSpec):
     """A Lightning logger beside metrics.csv. `log_metrics` is called with names like "train/loss" and the step."""

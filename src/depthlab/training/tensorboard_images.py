@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from depthlab.shown_text import one_line
+
 Picture = NDArray[np.uint8]  # (height, width, 3)
 
 TILE = 32  # pixels; digits of 8x8 would be specks
@@ -64,8 +66,8 @@ def _labelled(counts: NDArray[np.int64], cells: Picture, classes: Sequence[str])
     draw = ImageDraw.Draw(canvas)
     centres = [MARGIN + idx * CELL + CELL // 2 for idx in range(len(classes))]
     for centre, name in zip(centres, classes, strict=True):
-        draw.text((MARGIN - 6, centre), name[:LONGEST_NAME], "black", font, anchor="rm")
-        canvas.paste(_upright(name[:LONGEST_NAME], font), (centre - CELL // 2, 0))
+        draw.text((MARGIN - 6, centre), one_line(name)[:LONGEST_NAME], "black", font, anchor="rm")
+        canvas.paste(_upright(one_line(name)[:LONGEST_NAME], font), (centre - CELL // 2, 0))
     for (row, column), count in np.ndenumerate(counts):
         if count:
             ink = "white" if cells[row * CELL, column * CELL].mean() < 140 else "black"

@@ -21,5 +21,6 @@ class Cutmix(AugmentationSpec):
         0.0,
         identity_default=0,
         minimum=0,
+        maximum=1000,
         help="alpha of Beta(alpha, alpha); 1 is usual; 0 is off",
     )

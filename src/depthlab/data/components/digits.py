@@ -23,7 +23,9 @@ class Digits(DataSpec):
     """
 
     val_size: int = key(137, minimum=0, help="training images set aside; 137 leave 1,300 to train on")
-    batch_size: int = key(64, column=True, positive=True, help="images in one optimiser step, over all processes")
+    batch_size: int = key(
+        64, maximum=10**6, column=True, positive=True, help="images in one optimiser step, over all processes"
+    )
 
     def read(self, data_dir: Path) -> ImageSource:
         from depthlab.data.sources import read_digits

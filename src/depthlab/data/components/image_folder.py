@@ -39,8 +39,10 @@ class ImageFolder(ImagesSpec):
         help="decoded images beyond this stay on disk",
     )
     num_workers: int = key(4, maximum=1024, positive=True, identity=False, help="threads that decode")
-    batch_size: int = key(32, column=True, positive=True, help="images in one optimiser step, over all processes")
-    eval_batch_size: int = key(100, positive=True, help="images in a batch of an evaluation")
+    batch_size: int = key(
+        32, maximum=10**6, column=True, positive=True, help="images in one optimiser step, over all processes"
+    )
+    eval_batch_size: int = key(100, maximum=10**6, positive=True, help="images in a batch of an evaluation")
     crop_padding: int = key(
         8, maximum=1000, minimum=0, help="zeros on each side, then a random crop of the original size"
     )

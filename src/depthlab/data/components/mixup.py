@@ -18,5 +18,5 @@ class Mixup(AugmentationSpec):
     stage = "mix"
 
     strength: float = key(
-        0.0, identity_default=0, minimum=0, help="alpha of Beta(alpha, alpha); 0.2 is usual; 0 is off"
+        0.0, identity_default=0, minimum=0, maximum=1000, help="alpha of Beta(alpha, alpha); 0.2 is usual; 0 is off"
     )

@@ -21,10 +21,12 @@ class NoisyDigits(DataSpec):
 
     targets = "images"
 
-    noise: float = key(0.3, minimum=0, help="standard deviation of the noise, where white is 1")
+    noise: float = key(0.3, minimum=0, maximum=100, help="standard deviation of the noise, where white is 1")
     noise_seed: int = key(0, minimum=0, below=2**32, help="of the noise, which is the same in every epoch")
     val_size: int = key(137, minimum=0, help="training images set aside; 137 leave 1,300 to train on")
-    batch_size: int = key(64, column=True, positive=True, help="images in one optimiser step, over all processes")
+    batch_size: int = key(
+        64, maximum=10**6, column=True, positive=True, help="images in one optimiser step, over all processes"
+    )
 
     def read(self, data_dir: Path) -> ImageSource:
         from depthlab.data.sources import add_noise, read_digits

@@ -33,7 +33,7 @@ class DenseNet(ModelSpec):
     }
 
     growth_rate: int = key(32, maximum=10_000, positive=True, help="channels that each layer adds")
-    block_config: list[int] = key((6, 12, 24, 16), help="layers in each dense block")
+    block_config: list[int] = key((6, 12, 24, 16), maximum=1000, help="layers in each dense block")
     num_init_features: int = key(64, maximum=10_000, positive=True, help="channels after the stem")
     bn_size: int = key(4, maximum=10_000, positive=True, help="channels of a layer's 1x1 convolution, in growth rates")
     stem: str = key(

@@ -27,8 +27,8 @@ class RestorerSpec(ModelSpec):
         "residual_restorer20": {"depth": 20},  # its twin: the same parameters
     }
 
-    depth: int = key(column=True, help="weighted layers: 2n+2")
-    width: int = key(16, positive=True, column=True, help="channels of every layer but the last")
+    depth: int = key(maximum=5000, column=True, help="weighted layers: 2n+2")
+    width: int = key(16, positive=True, maximum=10_000, column=True, help="channels of every layer but the last")
     residual: bool = key(
         True, column=True, help="whether blocks add their input to their output: the experiment's one switch"
     )

@@ -21,7 +21,7 @@ class AdamW(OptimizerSpec):
     lr: float = key(0.001, positive=True, below=1e30, help="peak learning rate")
     beta1: float = key(0.9, minimum=0, below=1, help="decay of the mean of gradients")
     beta2: float = key(0.999, minimum=0, below=1, help="decay of the mean of squared gradients")
-    eps: float = key(1e-8, positive=True, help="added to the denominator")
+    eps: float = key(1e-8, positive=True, maximum=1, help="added to the denominator")
     weight_decay: float = key(0.05, column=True, minimum=0, below=1e30, help="times rate and weights")
     decay_norm_and_bias: bool = key(False, help="false: weight decay on convolution and linear weights only")
 

@@ -12,8 +12,12 @@ from typing import Any
 
 from depthlab.config.identity import REPETITION, flatten, identity_values, name_repetition
 from depthlab.errors import InputError
-from depthlab.records.record import find_records, read_record
+from depthlab.records.record import Record, find_records, read_record
+from depthlab.records.record_checks import MOST_STEPS, is_number
 from depthlab.report.core.task_description import EMA, Task, read_task, split_of
+from depthlab.shown_text import one_line
+
+LONGEST_TEXT = 4000  # a command with many overrides
 
 # Optional keys of a record and the types that a report can show.
 OPTIONAL: dict[str, type | tuple[type, ...]] = {
@@ -152,7 +156,7 @@ def collect(folders: Sequence[Path]) -> Collection:
 def _add(found: Collection, directory: Path, folder: Path) -> None:
     name = directory.name if directory == folder else str(directory.relative_to(folder))
     try:
-        record = read_record(directory)
+        record = _shown(read_record(directory))
         task = read_task(record)
         _check(record, task)
         config = _identity_config(record)
@@ -165,6 +169,19 @@ def _add(found: Collection, directory: Path, folder: Path) -> None:
         found.left_out.append(LeftOut(name, f"its configuration cannot be read ({error})"))
     else:
         found.runs.append(Run(directory, record, config, task))
+
+
+def _shown(record: Record) -> Record:
+    """The record with every text as it can be shown."""
+    return Record.from_dict(_printable(record.to_dict()))
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, str):
+        return one_line(value, LONGEST_TEXT)
+    if isinstance(value, dict):
+        return {one_line(key, LONGEST_TEXT): _printable(item) for key, item in value.items()}
+    return [_printable(item) for item in value] if isinstance(value, list) else value
 
 
 def _check(record: Any, task: Task) -> None:
@@ -187,9 +204,9 @@ def _check(record: Any, task: Task) -> None:
             raise InputError(f"{key} is not finite")
     planned = flatten(record["config"]).get("trainer.max_steps")
     fold = flatten(record["config"]).get("data.fold")
-    if fold is not None and not isinstance(fold, int):
+    if fold is not None and not is_number(fold, MOST_STEPS):
         raise InputError(f"data.fold is {fold!r}, not the number of a fold")
-    if planned is not None and not isinstance(planned, int):
+    if planned is not None and not (isinstance(planned, int) and is_number(planned, MOST_STEPS)):
         raise InputError(f"trainer.max_steps is {planned!r}, not a number of steps")
     if record["status"] == "finished":
         _check_metrics(record, task)

@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthlab.errors import InputError
-from depthlab.records.curve_file import FILE_NAME, curves_text, read_curves
+from depthlab.records.curve_file import FILE_NAME, MOST_COLUMNS, curves_text, read_curves
+from depthlab.records.record_checks import MOST_STEPS
 
 Floats = NDArray[np.float64]
 BINS = 400
+MOST_VALUE = 1e30
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Band:
 
 
 def read_columns(directory: Path, columns: Sequence[str]) -> dict[str, tuple[Floats, Floats]]:
-    """Steps and values of the `columns` that metrics.csv has, NaN left out.
+    """Steps and values of the `columns` that metrics.csv has, without NaN and what no run can have measured.
 
     Raises:
         InputError: the file is missing or not what a run writes.
@@ -42,6 +44,8 @@ def read_columns(directory: Path, columns: Sequence[str]) -> dict[str, tuple[Flo
         raise InputError(f"{directory.name} holds no readable {FILE_NAME}.") from None
     header, _, body = text.partition("\n")
     names = header.strip().split(",")
+    if len(names) > MOST_COLUMNS:
+        raise InputError(f"{directory.name}/{FILE_NAME} has more than {MOST_COLUMNS:,} columns.")
     cells = body.replace("\r\n", "\n").removesuffix("\n").replace("\n", ",").split(",")
     lines = body.count("\n") + (not body.endswith("\n"))
     # Splitting a file of whole rows into one list of cells is ten times as fast as a parser; any other file (cut
@@ -103,5 +107,5 @@ def _finite(curves: dict[str, tuple[Floats, Floats]]) -> dict[str, tuple[Floats,
 
 def _arrays(steps: Sequence[int], values: Sequence[float]) -> tuple[Floats, Floats]:
     step, value = np.array(steps, dtype=np.float64), np.array(values, dtype=np.float64)
-    finite = np.isfinite(value)
-    return step[finite], value[finite]
+    fitting = (np.abs(value) <= MOST_VALUE) & (step >= 0) & (step <= MOST_STEPS)  # NaN fits nothing
+    return step[fitting], value[fitting]

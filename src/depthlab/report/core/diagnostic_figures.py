@@ -50,7 +50,7 @@ def layer_responses(setting: Setting) -> Figure:
         axis.set(title=kind, xlabel="position of the layer (0 first, 1 last)", yscale="log")
         style.legend_below(axis, gap=0.2, columns=3)
     for axis in axes[0]:
-        style.plain_numbers(axis)
+        style.label_powers(axis)
     axes[0][0].set_ylabel("standard deviation")
     shown = [member.group for members in kinds.values() for member in members]
     caption = (
@@ -100,7 +100,7 @@ def gradient_norms(setting: Setting) -> Figure:
     for axis, member in zip(axes[0], members, strict=True):
         _draw_gradients(axis, member)
     for axis in axes[0]:
-        style.plain_numbers(axis)
+        style.label_powers(axis)
     axes[0][0].set_ylabel("L2 norm of the gradient")
     axes[0][-1].legend(title="step", loc="center left", bbox_to_anchor=(1.02, 0.5))
     caption = (

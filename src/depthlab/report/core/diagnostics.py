@@ -14,17 +14,21 @@ from depthlab.errors import InputError
 from depthlab.records.arrays import load_arrays
 from depthlab.report.core.collection import Run
 from depthlab.report.core.groups import Group, Setting
+from depthlab.shown_text import one_line
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]
+MOST_CLASSES = 1000  # of a confusion matrix: ten times as many would take gigabytes
+LONGEST_NAME = 60  # characters of a class's name in a figure
+COLLAPSED = 0.5  # share of the images that one class is predicted for
+
+
 KEYS = {
     "responses": ("layer", "std"),
     "gradients": ("layer", "step", "norm"),
     "predictions": ("label", "predicted"),
     "mistakes": ("image", "label", "predicted", "confidence"),
 }
-MOST_CLASSES = 10_000
-COLLAPSED = 0.5  # share of the images that one class is predicted for
 
 
 @dataclass(frozen=True)
@@ -45,11 +49,17 @@ def read_arrays(run: Run, name: str) -> Arrays:
     try:
         found = load_arrays(run.directory, name)
         arrays = {key: found[key] for key in KEYS[name]}
-        _check_shapes(name, arrays)
     except FileNotFoundError:
         raise InputError(f"{run.name} holds no diagnostics/{name}.npz") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{run.name}: diagnostics/{name}.npz is damaged ({type(error).__name__})") from None
+    except (OSError, InputError, KeyError, zipfile.BadZipFile) as error:
+        reason = str(error) if isinstance(error, InputError) else type(error).__name__
+        raise InputError(f"{run.name}: diagnostics/{name}.npz is damaged ({reason.rstrip('.')})") from None
+    if any((arrays[key] >= MOST_CLASSES).any() for key in ("label", "predicted") if key in arrays):
+        raise InputError(f"{run.name}: diagnostics/{name}.npz has more than {MOST_CLASSES:,} classes")
+    if name == "responses" and not np.isfinite(arrays["std"]).all():
+        raise InputError(f"{run.name}: diagnostics/{name}.npz holds NaN or infinity")
+    if name == "gradients":  # zero is drawn as a gap, as a norm that underflowed is
+        arrays["norm"] = np.where(np.isfinite(arrays["norm"]), arrays["norm"], 0)
     return arrays
 
 
@@ -124,21 +134,7 @@ def class_errors(counts: Array) -> Array:
 def class_names(groups: Sequence[Group], members: Sequence[Members]) -> list[str]:
     """The names of the classes; numbers for classes that occur in the arrays and have no name in the record."""
     names = groups[0].runs[0].record["data"].get("classes")
-    known = [str(name) for name in names] if isinstance(names, list) else []
+    known = [one_line(str(name), LONGEST_NAME) for name in names[:MOST_CLASSES]] if isinstance(names, list) else []
     indices = [arrays[key] for member in members for arrays in member.arrays for key in ("label", "predicted")]
     highest = max((int(array.max()) for array in indices if array.size), default=0)
     return known + [str(number) for number in range(len(known), highest + 1)]
-
-
-def _check_shapes(name: str, arrays: Arrays) -> None:
-    expected = {
-        "responses": lambda: arrays["std"].shape == arrays["layer"].shape,
-        "gradients": lambda: arrays["norm"].shape == (len(arrays["step"]), len(arrays["layer"])),
-        "predictions": lambda: arrays["label"].shape == arrays["predicted"].shape,
-        "mistakes": lambda: arrays["image"].ndim == 4 and len({len(array) for array in arrays.values()}) == 1,
-    }
-    indices = [arrays[key] for key in ("label", "predicted") if key in arrays]
-    if any(not np.issubdtype(array.dtype, np.integer) for array in indices):
-        raise ValueError("labels and predictions must be integers")
-    if not expected[name]() or any((array < 0).any() or (array > MOST_CLASSES).any() for array in indices):
-        raise ValueError("shapes or classes that do not fit together")

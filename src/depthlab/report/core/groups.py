@@ -21,6 +21,7 @@ STRICT = (*NETWORK, "model.shortcut", *TRANSFER)
 LOOSE = (*STRICT, *FOLLOWS_DEPTH)
 # A run has settled below the first part of the chance error; above the second it has learned next to nothing.
 SETTLED, LOST = 0.5, 0.75
+LONGEST_LABEL = 200  # characters
 
 
 @dataclass(frozen=True)
@@ -237,11 +238,12 @@ def _order(run: Run) -> tuple[Any, ...]:
 def _labels(runs: Sequence[Run]) -> list[str]:
     """The network's name; where several groups bear it, with what differs between those."""
     names = [run.network for run in runs]
-    labels = []
+    labels: list[str] = []
     for run, name in zip(runs, names, strict=True):
         twins = [other.config for other, its_name in zip(runs, names, strict=True) if its_name == name]
         details = describe(run.config, differing_keys(twins) or (["recipe"] if len(twins) > 1 else []))
-        labels.append(f"{name} ({details})" if details else name)
+        label = f"{name} ({details})" if details else name
+        labels.append(label if len(label) <= LONGEST_LABEL else f"{label[:LONGEST_LABEL]}... ({len(labels) + 1})")
     return labels
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from depthlab.config.identity import name_repetition
+from depthlab.records.progress_file import read_progress
 from depthlab.report.core.collection import Collection, Run
 from depthlab.report.core.groups import Group, Setting, differing_keys
 
 MOST_NAMED = 4  # keys in a question
+NAMESPACE = "depthlab_extensions"  # of extensions that are single files
 
 
 def question(groups: Sequence[Group]) -> str:
@@ -78,6 +81,7 @@ def conditions(found: Collection) -> list[tuple[str, str]]:
         ("images a second", _range([run.record.get("images_per_second") for run in found.with_status("finished")])),
         ("commit", _values(_commit(run) for run in found.runs)),
         ("extensions", _values(_extension(*item) for run in found.runs for item in _extensions(run))),
+        ("extensions not installed here", _values(_not_installed(found.runs))),
     ]
     packages = sorted({package for run in found.runs for package in run.record.get("versions") or {}})
     rows += [(p, _values((run.record.get("versions") or {}).get(p) for run in found.runs)) for p in packages]
@@ -117,11 +121,8 @@ def _stopped(run: Run) -> str:
 
 
 def _last_step(run: Run) -> int:
-    try:
-        step = json.loads((run.directory / "progress.json").read_text(encoding="utf-8"))["step"]
-        return max(int(step), int(run.record["steps"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return int(run.record["steps"])
+    progress = read_progress(run.directory)
+    return max(progress.step if progress else 0, int(run.record["steps"]))
 
 
 def _extensions(run: Run) -> list[tuple[str, Any]]:
@@ -130,6 +131,22 @@ def _extensions(run: Run) -> list[tuple[str, Any]]:
 
 def _extension(name: str, version: Any) -> str:
     return name if version is None else f"{name} {version}"
+
+
+def _not_installed(runs: Sequence[Run]) -> list[str]:
+    return sorted({name for run in runs for name, _ in _extensions(run) if not _is_installed(name)})
+
+
+def _is_installed(name: str) -> bool:
+    """Whether an extension is here: a file of the namespace package or a distribution. Nothing of it is imported."""
+    namespace, _, module = name.rpartition(".")
+    if namespace == NAMESPACE and module.isidentifier():
+        return find_spec(name) is not None
+    try:
+        distribution(name)
+    except (PackageNotFoundError, ValueError):
+        return False
+    return True
 
 
 def _commit(run: Run) -> str | None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
+import html
 import re
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from string import Template
 from urllib.parse import quote
@@ -13,10 +13,16 @@ from urllib.parse import quote
 from depthlab.report.core.document import Document, Finding, Section
 from depthlab.report.core.figures import Figure
 from depthlab.report.core.table import Cell, Table, show
+from depthlab.shown_text import lines, one_line
 
 TEMPLATE = Path(__file__).with_name("page.html")
 # A cell with more text than this may wrap.
 LONG = 30
+
+
+def escape(text: str) -> str:
+    """Text for an element or an attribute, without control characters."""
+    return html.escape(one_line(text))
 
 
 def to_html(document: Document, figures: Path) -> str:
@@ -40,7 +46,7 @@ def _section(section: Section, figures: Path) -> str:
     parts += [_table(table) for table in section.tables]
     parts += [_figure(figure, figures) for figure in section.figures]
     if section.text:
-        parts.append(f"<pre>{escape(section.text)}</pre>")
+        parts.append(f"<pre>{html.escape(lines(section.text))}</pre>")
     return "".join(parts)
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from depthlab.config.identity import flatten, name_repetition
-from depthlab.records.record import FILE_NAME
+from depthlab.records.record import FILE_NAME, MOST_BYTES
+from depthlab.records.safe_files import read_inside
 from depthlab.runs.frozen import FOLDER
 
 
@@ -28,7 +29,7 @@ def _frozen(folder: Path) -> Iterator[tuple[str, str, int, int]]:
     """Directory, network, seed and fold (-1: none) of each run; a file that is damaged says nothing about the plan."""
     for path in sorted(folder.glob(f"{FOLDER}/*/configs/*.json")):
         try:
-            frozen = json.loads(path.read_text(encoding="utf-8"))
+            frozen = json.loads(read_inside(folder, str(path.relative_to(folder)), MOST_BYTES).decode("utf-8"))
             config, fold = flatten(frozen["config"]), frozen["config"]["data"].get("fold")
             run = (
                 Path(frozen["directory"]).name,
@@ -36,6 +37,6 @@ def _frozen(folder: Path) -> Iterator[tuple[str, str, int, int]]:
                 int(config["seed"]),
                 int(-1 if fold is None else fold),
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
         yield run

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from depthlab.config.metric_info import MetricInfo
 from depthlab.errors import InputError
-from depthlab.records.metrics import MetricInfo
 from depthlab.records.safe_files import read_inside
 from depthlab.report.core import style
 from depthlab.report.core.document import Section
@@ -82,7 +82,8 @@ def read_search(path: Path) -> SearchResult:
     try:
         found = json.loads(read_inside(path.parent, path.name).decode("utf-8"))
         trials = tuple(_trial(trial) for trial in found["trials"])
-        metric = MetricInfo(**{name: str(found["metric"][name]) for name in ("name", "title", "unit", "better")})
+        name, title, unit, better = (str(found["metric"][key]) for key in ("name", "title", "unit", "better"))
+        metric = MetricInfo(title, unit, better, name=name)
         space = {str(key): dict(each) for key, each in found["space"].items()}
         importance = {str(key): float(part) for key, part in (found["importance"] or {}).items()}
         asked, command = int(found["search"]["trials"]), str(found["command"] or "")
@@ -249,12 +250,13 @@ def _label(axis: Any, search: SearchResult, key: str) -> None:
         axis.set_xticks(range(len(choices)), choices, rotation=20)
     elif each.get("log"):
         axis.set_xscale("log")
+        style.label_powers(axis, "x")
 
 
 def _scale_values(axis: Any, values: Sequence[float]) -> None:
     if min(values) > 0 and max(values) / min(values) >= TEN:
         axis.set_yscale("log")
-        style.plain_numbers(axis)
+        style.label_powers(axis)
 
 
 def _value_label(search: SearchResult) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -39,7 +40,10 @@ SETTINGS: Any = {
     "grid.linewidth": 0.6,
     "legend.frameon": False,
     "pdf.fonttype": 42,  # TrueType, which publishers ask for
+    "text.parse_math": False,  # names come from files of others: a dollar sign begins no formula
 }
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+POWER = re.compile(r"\^\{(-?\d+)\}")
 
 
 def look() -> AbstractContextManager[None]:
@@ -115,13 +119,29 @@ def legend_below(axis: Any, gap: float, columns: int) -> None:
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, -gap), ncols=columns)
 
 
-def plain_numbers(axis: Any) -> None:
-    """Label a logarithmic y axis of less than two decades with numbers instead of powers of ten."""
-    low, high = axis.get_ylim()
+def label_powers(axis: Any, which: str = "y") -> None:
+    """Label a logarithmic axis, x or y: with numbers where it has less than two decades, else with powers of ten."""
+    from matplotlib.ticker import LogFormatterSciNotation
+
+    class Powers(LogFormatterSciNotation):
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return _without_math(str(super().__call__(x, pos)))
+
+    low, high = getattr(axis, f"get_{which}lim")()
+    labelled = getattr(axis, f"{which}axis")
     if high / low < NARROW:
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_formatter("{x:g}")
-        axis.tick_params(axis="y", which="minor", labelsize=7)
+        labelled.set_major_formatter("{x:g}")
+        labelled.set_minor_formatter("{x:g}")
+        axis.tick_params(axis=which, which="minor", labelsize=7)
+    else:
+        labelled.set_major_formatter(Powers())
+        labelled.set_minor_formatter(Powers(minor_thresholds=(1, 0.4)))
+
+
+def _without_math(text: str) -> str:
+    """`10⁻²` for matplotlib's `$\\mathdefault{10^{-2}}$`."""
+    text = text.removeprefix(r"$\mathdefault{").removesuffix("}$").replace(r"\times", " \N{MULTIPLICATION SIGN} ")
+    return POWER.sub(lambda found: found[1].translate(SUPERSCRIPTS), text)
 
 
 def dashes(residual: bool) -> str:

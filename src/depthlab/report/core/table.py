@@ -8,23 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-Cell = str | int | float | None
+from depthlab.shown_text import for_csv, for_latex, for_markdown_cell
 
-# Characters that LaTeX would take for commands, and the few beyond ASCII that the tables use.
-LATEX = str.maketrans(
-    {
-        **{sign: f"\\{sign}" for sign in "&%$#_{}"},
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "±": r"$\pm$",
-        "≈": r"$\approx$",
-        "≤": r"$\leq$",
-        "→": r"$\to$",
-    }
-)
+Cell = str | int | float | None
 
 
 @dataclass(frozen=True)
@@ -52,29 +38,29 @@ class Table:
             tuple("-" * 3 for _ in self.header),
             *([show(cell) for cell in row] for row in self.rows),
         ]
-        return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+        return "".join("| " + " | ".join(map(for_markdown_cell, line)) + " |\n" for line in lines)
 
     def csv(self) -> str:
         """Comma-separated, numbers in full, nothing where there is no number."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(self.header)
-        writer.writerows(self.rows)
+        for line in (self.header, *self.rows):
+            writer.writerow([for_csv(cell) if isinstance(cell, str) else cell for cell in line])
         return text.getvalue()
 
     def latex(self) -> str:
         """A table environment for \\input; a table that is wider than the page is scaled down to it."""
         columns = "".join("r" if is_number else "l" for is_number in self.numeric())
-        lines = [" & ".join(show(cell).translate(LATEX) for cell in line) + r" \\" for line in self.rows]
+        lines = [" & ".join(for_latex(show(cell)) for cell in line) + r" \\" for line in self.rows]
         return "\n".join(
             [
                 "% needs \\usepackage{booktabs,graphicx}",
                 r"\begin{table}",
-                rf"\caption{{{self.caption.translate(LATEX)}}}",
+                rf"\caption{{{for_latex(self.caption)}}}",
                 r"\centering\small",
                 rf"\sbox0{{\begin{{tabular}}{{{columns}}}",
                 r"\toprule",
-                " & ".join(title.translate(LATEX) for title in self.header) + r" \\",
+                " & ".join(for_latex(title) for title in self.header) + r" \\",
                 r"\midrule",
                 *lines,
                 r"\bottomrule",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table as Grid
@@ -13,6 +14,7 @@ from depthlab.report.core.groups import Group
 from depthlab.report.core.summary_tables import cell_text, other_runs, shown_keys
 from depthlab.report.core.table import Table, show
 from depthlab.report.core.task_description import EMA, RUNNING
+from depthlab.shown_text import one_line
 
 COLOURS = {"good": "green", "bad": "red", "open": "yellow"}
 SHORT = {"training": "train", "validation": "val"}
@@ -21,19 +23,23 @@ SHORT = {"training": "train", "validation": "val"}
 def print_document(document: Document, groups: Sequence[Group], page: Path, figure: Path | None) -> None:
     """The findings first, then the networks, what is missing, and where the page and the main figure lie."""
     console = Console(highlight=False, markup=False, soft_wrap=True)
+
+    def say(text: str, **options: Any) -> None:
+        console.print(one_line(text), **options)
+
     sections = [section for section in document.sections if section.in_terminal]
     for section in sections:
         for finding in section.findings:
-            console.print(f"{finding.title}: {finding.word}.", style=COLOURS[finding.tone], end=" ")
-            console.print(finding.text)
-    console.print(f"{document.title}: {document.summary}")
+            say(f"{finding.title}: {finding.word}.", style=COLOURS[finding.tone], end=" ")
+            say(finding.text)
+    say(f"{document.title}: {document.summary}")
     console.print(_networks(groups))
     for section in sections:
         for line in section.lines:
-            console.print(line, style="yellow")
-    console.print(f"page: {page}")
+            say(line, style="yellow")
+    say(f"page: {page}")
     if figure:
-        console.print(f"figure: {figure}")
+        say(f"figure: {figure}")
 
 
 def grid(table: Table, most_rows: int | None = None) -> Grid:
@@ -49,12 +55,13 @@ def grid(table: Table, most_rows: int | None = None) -> Grid:
 def _networks(groups: Sequence[Group]) -> Grid:
     columns = [(task, key) for task, key in shown_keys(groups) if not key.endswith(RUNNING) and not key.startswith(EMA)]
     titles = (_short(task.heading(key)) for task, key in columns)
-    grid = Grid("network", "n", *titles, "other runs")
+    grid = Grid(*map(one_line, ("network", "n", *titles, "other runs")))
     for group in groups:
         values = [_cell(group, key) if group.task.name == task.name else None for task, key in columns]
         n = len(group.values(f"train/{group.task.primary}"))
         number = f"{n} ({group.averaged_over()})" if group.has_folds else str(n)
-        grid.add_row(group.label, number, *(value or "-" for value in values), other_runs(group) or "")
+        cells = (group.label, number, *(value or "-" for value in values), other_runs(group) or "")
+        grid.add_row(*map(one_line, cells))
     grid.columns[0].overflow = "fold"
     for column in grid.columns[1:-1]:
         column.justify, column.no_wrap = "right", True

@@ -111,6 +111,7 @@ def _scale(axis: Any, logarithmic: bool, image: float, kinds: Any, key: str) -> 
     lowest = min(min(group.values(key).values()) for group in groups)
     if lowest > 0:
         axis.set_yscale("log")
+        axis.yaxis.set_minor_formatter("")
         bottom = max(image / 2, 0.6 * lowest)
     else:  # zero has a place of its own, below one image
         axis.set_yscale("symlog", linthresh=image, linscale=0.4)

@@ -20,7 +20,7 @@ class Focal(LossSpec):
 
     targets = (CLASSES,)
 
-    gamma: float = key(2.0, minimum=0, help="how much certain answers count less; 0 is cross-entropy")
+    gamma: float = key(2.0, minimum=0, maximum=100, help="how much certain answers count less; 0 is cross-entropy")
 
     def per_image(self, outputs: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
         import torch

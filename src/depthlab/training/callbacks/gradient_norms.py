@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from depthlab.data.datamodule import ImageDataModule
+from depthlab.errors import InputError
 from depthlab.models.counter_rng import as_in_training
 from depthlab.records.arrays import arrays_path, load_arrays, write_arrays
 from depthlab.training.module import SupervisedModule
@@ -122,9 +124,21 @@ class GradientNorms(Callback):
         if pl_module.step == 0:
             self._measure(pl_module)
         elif arrays_path(self.directory, "gradients").exists():  # not so in a run of an older version
+            self.series = self._earlier(pl_module.step)
+
+    def _earlier(self, last_step: int) -> dict[int, NDArray[np.float32]]:
+        """What an earlier stretch measured up to a step; a damaged file costs these measurements alone."""
+        path = arrays_path(self.directory, "gradients")
+        try:
             arrays = load_arrays(self.directory, "gradients")
-            rows = zip(arrays["step"].tolist(), arrays["norm"], strict=True)
-            self.series = {step: norm for step, norm in rows if step <= pl_module.step}
+            steps, norms = arrays["step"], arrays["norm"]
+        except (OSError, InputError, KeyError, zipfile.BadZipFile) as error:
+            print(f"{path} is damaged ({type(error).__name__}): its norms of gradients are lost.")
+            return {}
+        if steps.ndim != 1 or steps.dtype.kind not in "iu" or norms.shape != (len(steps), len(self.layers)):
+            print(f"{path} is not of this network: its norms of gradients are lost.")
+            return {}
+        return {step: norm for step, norm in zip(steps.tolist(), norms, strict=True) if step <= last_step}
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure where it is due, and where a callback ends the run."""
