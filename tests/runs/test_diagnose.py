@@ -17,6 +17,7 @@ from depthlab.commands import diagnose as command
 from depthlab.config.check import check
 from depthlab.config.registry import components, presets
 from depthlab.config.schema import TrainConfig
+from depthlab.errors import InputError
 from depthlab.runs.build import build_data, build_network
 from depthlab.runs.defects import growth_defects
 from depthlab.runs.diagnose import Diagnosis, Sample, diagnose, diagnose_model
@@ -193,6 +194,33 @@ def test_moving_averages_that_exploded_and_a_shortcut_in_a_plain_network_are_nam
     ):
         found = planted(compose_config, "plain20", plant)
         assert [(defect.kind, defect.where) for defect in found.defects] == [(kind, where)]
+
+
+def test_hooks_of_tensors_count_and_values_that_are_no_numbers_are_named(compose_config: Compose) -> None:
+    def scale(network: Any) -> None:
+        network.layer3[0].conv1.weight.register_hook(lambda gradient: 1e5 * gradient)
+
+    def spoil(network: Any) -> None:
+        network.layer2[1].conv1.weight.data[0] = float("nan")
+
+    def divide_by_zero(network: Any) -> None:
+        network.fc.register_forward_hook(lambda module, inputs, output: output / 0)
+
+    for plant, kind, where in (
+        (scale, "exploding gradient", "layer3.0.conv1"),
+        (spoil, "not a number", "layer2.1.conv1.weight"),
+        (divide_by_zero, "not a number", "the output"),
+    ):
+        found = planted(compose_config, "plain20", plant)
+        assert [(defect.kind, defect.where) for defect in found.defects] == [(kind, where)]
+
+
+def test_a_network_that_cannot_compute_is_refused_with_its_defects(compose_config: Compose) -> None:
+    def narrow(network: Any) -> None:
+        network.colour.fc = nn.Linear(32, 7)
+
+    with pytest.raises(InputError, match=r"cannot compute images of 1 x 8 x 8.*Defect: colour.fc has 7 outputs"):
+        planted(compose_config, "two_stream_dense", narrow)
 
 
 def test_a_frozen_backbone_is_no_defect_and_a_part_that_trains_then_is(compose_config: Compose) -> None:

@@ -41,6 +41,7 @@ KINDS = {
     "stream not connected": "the output does not depend on a stream",
     "batch norm without scale": "its scale is missing or zero",
     "exploded batch norm": "its moving statistics are infinite or huge",
+    "not a number": "a tensor or the output holds NaN or infinities",
     "weights at zero": "all weights of a layer are zero",
     "detached branch": "the output depends on tensors that no gradient reaches",
     "unused tensor": "the output does not depend on tensors that train",
@@ -153,7 +154,7 @@ def _blocks(subject: Subject) -> dict[str, nn.Module]:
 
 def static_defects(subject: Subject) -> list[Defect]:
     """What shows without a forward pass: frozen tensors, zeros, batch norm, the classifier's width."""
-    return [*_frozen(subject), *_zero_weights(subject.network), *_norms(subject.network), *_widths(subject)]
+    return [*_frozen(subject), *_values(subject.network), *_norms(subject.network), *_widths(subject)]
 
 
 def _frozen(subject: Subject) -> Iterator[Defect]:
@@ -167,7 +168,10 @@ def _frozen(subject: Subject) -> Iterator[Defect]:
             yield Defect("frozen tensor", name, f"{name} trains, although model.freeze={subject.freeze}")
 
 
-def _zero_weights(network: nn.Module) -> Iterator[Defect]:
+def _values(network: nn.Module) -> Iterator[Defect]:
+    for name, parameter in network.named_parameters():
+        if not bool(parameter.isfinite().all()):
+            yield Defect("not a number", name, f"{name} holds NaN or infinities")
     for name, module in network.named_modules():
         if is_layer(module) and not module.get_parameter("weight").any():
             yield Defect("weights at zero", name, f"every weight of {name} is zero")
@@ -197,6 +201,9 @@ def _widths(subject: Subject) -> Iterator[Defect]:
 
 def traced_defects(subject: Subject, found: Trace, known: list[Defect]) -> list[Defect]:
     """What one forward pass shows: the outputs' width, dead layers, missing ReLUs, shortcuts."""
+    if not bool(found.outputs.isfinite().all()):  # nothing that follows could be measured
+        is_known = any(defect.kind == "not a number" for defect in known)
+        return [] if is_known else [Defect("not a number", "the output", "the outputs hold NaN or infinities")]
     width = found.outputs.shape[1] if found.outputs.dim() > 1 else 0
     defects = []
     if width != subject.num_outputs and not any(defect.kind == "wrong width" for defect in known):

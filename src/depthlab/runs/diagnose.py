@@ -143,6 +143,8 @@ def diagnose(
 ) -> Diagnosis:
     """Diagnose `network`, which `config` declares, on a batch. See `diagnose_model`."""
     copied = copy.deepcopy(network)
+    for own, original in zip(copied.parameters(), network.parameters(), strict=True):
+        own._backward_hooks = original._backward_hooks  # which a deep copy leaves out
     module = build_module(config, copied, sample.num_outputs)
     found = Diagnosis()
     with torch.random.fork_rng(devices=[]), as_in_training(copied):
@@ -224,7 +226,7 @@ def _trace(subject: Subject, defects: list[Defect]) -> Trace:
     try:
         return trace(subject)
     except RuntimeError as error:
-        known = "".join(f" {defect.text[0].upper()}{defect.text[1:]}." for defect in defects)
+        known = "".join(f" Defect: {defect.text}." for defect in defects)
         size = " x ".join(map(str, subject.images.shape[1:]))
         reason = " ".join(str(error).split()[:25])
         raise InputError(f"the network cannot compute images of {size}: {reason}.{known}") from None
