@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from _pytest.mark.structures import ParameterSet
 from omegaconf import OmegaConf
 
 from depthlab.config.check import check
@@ -59,6 +60,11 @@ def compose_tree(*overrides: str) -> dict[str, object]:
     tree = OmegaConf.to_container(config, resolve=True)
     assert isinstance(tree, dict)
     return {str(key): value for key, value in tree.items()}
+
+
+def slowly(*values: object) -> list[ParameterSet]:
+    """Values of a parameter for the slow tests, beside one for the fast ones."""
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
 def compose_short(log_dir: Path, *overrides: str) -> TrainConfig:

@@ -24,7 +24,7 @@ from depthlab.runs.run import run
 from depthlab.training.module import SupervisedModule
 from depthlab.training.spec import CallbackSpec
 
-from ..conftest import Compose, Uninterrupted
+from ..conftest import Compose, Uninterrupted, slowly
 from ..whole_runs import SMALL, forget_the_end, results, same_weights, set_status, stop_after
 
 # The second validation, at step 6, improves on nothing.
@@ -67,7 +67,7 @@ def test_a_run_that_stopped_early_and_was_killed_before_its_record_is_only_teste
     assert (after["steps"], after["stopped_early"]) == (before["steps"], before["stopped_early"])
 
 
-@pytest.mark.parametrize("stop_at", [2, 3, 5])
+@pytest.mark.parametrize("stop_at", [3, *slowly(2, 5)])
 def test_early_stopping_goes_on_where_it_was(
     compose_config: Compose, uninterrupted: Uninterrupted, monkeypatch: pytest.MonkeyPatch, stop_at: int
 ) -> None:
@@ -144,7 +144,7 @@ def test_averages_are_those_of_the_formula(compose_config: Compose) -> None:
         torch.testing.assert_close(found[f"module.{name}"], expected)
 
 
-@pytest.mark.parametrize("stop_at", [2, 6, 7])
+@pytest.mark.parametrize("stop_at", [7, *slowly(2, 6)])
 def test_averages_go_on_where_they_were(
     compose_config: Compose, uninterrupted: Uninterrupted, monkeypatch: pytest.MonkeyPatch, stop_at: int
 ) -> None:
@@ -187,7 +187,7 @@ def test_a_monitored_rate_is_no_part_of_what_a_run_is(compose_config: Compose) -
     assert same_weights(plain, monitored)
 
 
-@pytest.mark.parametrize("stop_at", [5, 6])
+@pytest.mark.parametrize("stop_at", [5, *slowly(6)])
 def test_a_monitored_rate_goes_on_where_it_was(
     compose_config: Compose, uninterrupted: Uninterrupted, monkeypatch: pytest.MonkeyPatch, stop_at: int
 ) -> None:

@@ -152,7 +152,7 @@ def test_it_is_named_in_a_plain_network_too(
 
 
 MODELS = sorted(name for name, (family, _) in presets("model").items() if not components("model")[family].extension)
-SMALL = ("20", "56", "44", "32", "18", "16_4", "dense", "bc100_12")
+SMALL = ("plain20", "resnet20", "restorer20", "dense")
 OPTIONS = [pytest.param(name, marks=[] if name.endswith(SMALL) else [pytest.mark.slow]) for name in [*MODELS, "dense"]]
 
 

@@ -64,6 +64,7 @@ def runs(folder: Path) -> list[Path]:  # noqa: F811
     return sorted(path.parent for path in folder.rglob("record.json"))
 
 
+@pytest.mark.slow
 def test_the_command_says_more_than_the_record(
     runs: list[Path], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

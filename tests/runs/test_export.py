@@ -43,7 +43,7 @@ def eager_scores(opened: OpenRun, images: Any) -> Any:
         return opened.network()(opened.preprocess(images)).numpy()
 
 
-@pytest.mark.parametrize("name", ["onnx", "torch_export", "safetensors"])
+@pytest.mark.parametrize("name", [pytest.param("onnx", marks=pytest.mark.slow), "torch_export", "safetensors"])
 def test_an_export_answers_as_the_network(opened: OpenRun, name: str, tmp_path: Path) -> None:
     rows = export(opened, tmp_path, name)
     images, labels, _ = opened.data("test")
@@ -70,6 +70,7 @@ def loaded(path: Path, images: Any) -> Any:
         return reopened.network()(reopened.preprocess(images)).numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["static", "dynamic"])
 def test_int8_is_smaller_and_within_a_point(opened: OpenRun, kind: str, tmp_path: Path) -> None:
     eager, exact, quantized = export(opened, tmp_path, "onnx", kind)
@@ -93,6 +94,7 @@ class Shifted(Deployed):
     shift = 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shift", "message"), [(0.5, r"differ by up to 0.5 .*, where 0.000"), (None, "its error on the test set is")]
 )

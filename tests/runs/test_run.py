@@ -28,7 +28,7 @@ from depthlab.runs.run import run
 from depthlab.training.endings import Interrupted
 from depthlab.training.module import SupervisedModule
 
-from ..conftest import Compose, Uninterrupted
+from ..conftest import Compose, Uninterrupted, slowly
 from ..data.official import write_folder
 from ..records.test_checkpoints import files_up_to
 from ..typing_in import signals_restored
@@ -99,7 +99,7 @@ def test_one_seed_gives_one_result_bit_for_bit(
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-@pytest.mark.parametrize("stop_at", [2, 6, 7])
+@pytest.mark.parametrize("stop_at", [7, *slowly(2, 6)])
 def test_a_continued_run_ends_as_if_it_had_never_stopped(
     compose_config: Compose,
     uninterrupted: Uninterrupted,

@@ -120,8 +120,9 @@ def assert_stopped_and_goes_on(
     assert results(directory) == results(whole)
 
 
+OFTEN = [("ordinary", moment) for moment in ("first batch", "last validation", "test", "before the record")]
 PLACES = [
-    pytest.param(kind, moment, marks=[] if kind == "ordinary" or moment == "batch" else [pytest.mark.slow])
+    pytest.param(kind, moment, marks=[] if (kind, moment) in OFTEN or moment == "batch" else [pytest.mark.slow])
     for kind in KINDS
     for moment in MOMENTS
     if kind != "chunks" or moment not in ("update", "averages")  # nothing of the kind happens in chunks

@@ -134,6 +134,7 @@ def test_every_parameter_that_trains_is_in_one_group(compose_config: Compose, de
     assert len(grouped) == len({id(parameter) for parameter in grouped}) == len(list(module.network.parameters()))
 
 
+@pytest.mark.slow
 def test_a_run_with_weights_and_random_masks_that_was_stopped_ends_as_if_it_had_not(
     compose_config: Compose, monkeypatch: pytest.MonkeyPatch, pretrained: Path
 ) -> None:
@@ -184,6 +185,7 @@ def test_one_key_makes_any_network_two_streams(compose_config: Compose) -> None:
     assert record["model"]["name"] == "two_stream_resnet8"
 
 
+@pytest.mark.slow
 def test_networks_without_a_depth_have_a_record_and_a_report(compose_config: Compose, tmp_path: Path) -> None:
     dense = run(compose_config("model=two_stream_dense", *SHORT), "").directory
     run(compose_config("model=dense", *SHORT), "")

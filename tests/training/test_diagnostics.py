@@ -36,7 +36,7 @@ from depthlab.training.callbacks.gradient_norms import (
     probed_layers,
 )
 
-from ..conftest import Compose
+from ..conftest import Compose, slowly
 from .small import classifier, plan, trainer
 
 SMALL = ("model=resnet20", "model.depth=8", "checkpoint.every_steps=2")
@@ -122,7 +122,7 @@ def test_a_run_is_the_same_bit_for_bit_without_diagnostics(
     assert all(torch.equal(first["network"][key], second["network"][key]) for key in first["network"])
 
 
-@pytest.mark.parametrize("stop_at", [2, 6, 7])
+@pytest.mark.parametrize("stop_at", [7, *slowly(2, 6)])
 def test_a_continued_run_has_each_probe_once(
     compose_config: Compose, monkeypatch: pytest.MonkeyPatch, stop_at: int
 ) -> None:

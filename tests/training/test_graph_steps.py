@@ -22,7 +22,7 @@ from depthlab.training.callbacks.progress import ProgressView
 from depthlab.training.capture import leaving_no_trace
 from depthlab.training.graph_steps import StepChunks, why_not_capturable
 
-from ..conftest import Compose
+from ..conftest import Compose, slowly
 from ..whole_runs import SMALL, allow_bf16, results, same_weights, stop_after, weights
 from . import small
 
@@ -196,7 +196,7 @@ def test_lightning_sees_a_block_as_one_batch(compose_config: Compose, monkeypatc
     assert seen == [5, 6, 10, 12]  # readings, validations, the end
 
 
-@pytest.mark.parametrize("stop_at", [2, 3, 7])
+@pytest.mark.parametrize("stop_at", [3, *slowly(2, 7)])
 def test_a_run_stopped_between_blocks_continues_exactly(
     compose_config: Compose, monkeypatch: pytest.MonkeyPatch, stop_at: int
 ) -> None:
