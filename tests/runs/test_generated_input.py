@@ -262,21 +262,26 @@ def alter(draw: random.Random, directory: Path) -> str:
 def read_by_every_command(directory: Path, altered: str, number: int) -> None:
     """The commands that read one run; the report reads many at once, below."""
     before, state = contents(directory), torch.random.get_rng_state()
-    with in_time():
-        try:
-            load_run(directory)
-        except InputError as error:
-            assert str(error), altered
+    if not altered.startswith(("array", "curve", "progress")):  # which these do not read
+        _load(directory, altered)
+        if number % 5 == 0:
+            said_by(evaluate.main, f"run={directory}")
     assert torch.equal(state, torch.random.get_rng_state())
     said_by(status.main, str(directory))
-    if number % 10 == 0:
-        said_by(evaluate.main, f"run={directory}")
     with in_time():
         try:
             copy_runs(directory, directory.parent / "published", allow_dirty=True)
         except InputError as error:
             assert str(error), altered
     assert contents(directory) == before, altered
+
+
+def _load(directory: Path, altered: str) -> None:
+    with in_time():
+        try:
+            load_run(directory)
+        except InputError as error:
+            assert str(error), altered
 
 
 @pytest.mark.timeout(900)
@@ -297,13 +302,9 @@ def test_a_thousand_files(finished: Path, tmp_path: Path, monkeypatch: pytest.Mo
         if number % 25 == 24:
             _continue(directory)
     before = contents(logs)
-    with in_time():
-        pass
-    for first in range(0, 250, 50):
-        chosen = [str(logs / f"run{number:03d}") for number in range(first, first + 50)]
-        code, said = answer(lambda chosen=chosen: report.main([*chosen, "--out", str(tmp_path / "report")]))
-        assert code in (0, 2), said
-        assert all(line.isprintable() for line in said.splitlines()), said
+    code, said = answer(lambda: report.main([str(logs), "--out", str(tmp_path / "report")]))
+    assert code == 0, said
+    assert all(line.isprintable() for line in said.splitlines()), said
     assert contents(logs) == before
 
 
