@@ -21,7 +21,6 @@ import numpy as np
 import pytest
 import torch
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
-from hydra.plugins.config_source import ConfigSource
 from PIL import Image
 
 from depthlab.commands import evaluate, publish, report, show_batch, status
@@ -46,7 +45,14 @@ pytestmark = pytest.mark.slow
 
 SECONDS = 10
 MOST_BYTES = 2 * 2**30
-SHORT = ("data=digits", "model=resnet20", "model.depth=8", "trainer=cpu", "trainer.num_threads=1", "logger=csv")
+SHORT: tuple[str, ...] = (
+    "data=digits",
+    "model=resnet20",
+    "model.depth=8",
+    "trainer=cpu",
+    "trainer.num_threads=1",
+    "logger=csv",
+)
 SHORT += ("trainer.max_steps=2", "trainer.val_every_steps=1", "logger.every_steps=1", "trainer.precision=32-true")
 
 
@@ -105,7 +111,7 @@ def files_read_once() -> Iterator[None]:
     parsed: dict[tuple[str, str], Any] = {}
     load = FileConfigSource.load_config
 
-    def load_once(self: ConfigSource, config_path: str) -> Any:
+    def load_once(self: FileConfigSource, config_path: str) -> Any:
         key = self.path, config_path
         if key not in parsed:
             parsed[key] = load(self, config_path)
@@ -120,12 +126,64 @@ def files_read_once() -> Iterator[None]:
 
 FLAT = flatten(compose_tree(*SHORT))
 NUMBERS = sorted(key for key, value in FLAT.items() if isinstance(value, int | float) and find_key(key, FLAT))
-HUGE = ("1e39", "-1e39", "1e308", "1e400", "nan", "-inf", str(10**18), str(10**30), "-7", "???", "${seed}", "1e-400")
-ODD = ("", "''", "null", "true", "-1", "0", "[1]", "{a:1}", "x", "'1 2'", "../..", "a/b", "\x1b[31m", "\u202e")
+HUGE: tuple[str, ...] = (
+    "1e39",
+    "-1e39",
+    "1e308",
+    "1e400",
+    "nan",
+    "-inf",
+    str(10**18),
+    str(10**30),
+    "-7",
+    "???",
+    "${seed}",
+    "1e-400",
+)
+ODD: tuple[str, ...] = (
+    "",
+    "''",
+    "null",
+    "true",
+    "-1",
+    "0",
+    "[1]",
+    "{a:1}",
+    "x",
+    "'1 2'",
+    "../..",
+    "a/b",
+    "\x1b[31m",
+    "\u202e",
+)
 ODD += ("range(5,1)", "range(0,1e9)", "glob(*)", "1,2", "choice()", "extend_list(1)", "~", "${oc.env:HOME}")
 ODD += ("_target_", "x" * 300, "\udcff")
-GROUPS = ("data", "model", "optimizer", "schedule", "task", "loss", "metrics", "callbacks", "trainer", "logger")
-FLAGS = ("-m", "--resolve", "-p", "--package", "--cfg", "--info", "-cn", "-cd", "--help", "--hydra-help", "--run", "-x")
+GROUPS: tuple[str, ...] = (
+    "data",
+    "model",
+    "optimizer",
+    "schedule",
+    "task",
+    "loss",
+    "metrics",
+    "callbacks",
+    "trainer",
+    "logger",
+)
+FLAGS: tuple[str, ...] = (
+    "-m",
+    "--resolve",
+    "-p",
+    "--package",
+    "--cfg",
+    "--info",
+    "-cn",
+    "-cd",
+    "--help",
+    "--hydra-help",
+    "--run",
+    "-x",
+)
 FLAGS += ("--config-dir=/nowhere", "--multirun=1", "-mseed=1", "--experimental-rerun")
 
 
@@ -177,7 +235,7 @@ def test_a_thousand_command_lines(finished: Path, tmp_path: Path, monkeypatch: p
 
 # --- files ---
 
-VALUES = [
+VALUES: list[Any] = [
     None,
     True,
     -1,

@@ -238,7 +238,7 @@ def _order(run: Run) -> tuple[Any, ...]:
 def _labels(runs: Sequence[Run]) -> list[str]:
     """The network's name; where several groups bear it, with what differs between those."""
     names = [run.network for run in runs]
-    labels = []
+    labels: list[str] = []
     for run, name in zip(runs, names, strict=True):
         twins = [other.config for other, its_name in zip(runs, names, strict=True) if its_name == name]
         details = describe(run.config, differing_keys(twins) or (["recipe"] if len(twins) > 1 else []))
