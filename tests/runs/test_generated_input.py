@@ -43,9 +43,10 @@ from .test_malformed import contents, paths_of, replaced
 
 pytestmark = pytest.mark.slow
 
+Words = tuple[str, ...]
 SECONDS = 10
 MOST_BYTES = 2 * 2**30
-SHORT: tuple[str, ...] = (
+SHORT: Words = (
     "data=digits",
     "model=resnet20",
     "model.depth=8",
@@ -126,7 +127,7 @@ def files_read_once() -> Iterator[None]:
 
 FLAT = flatten(compose_tree(*SHORT))
 NUMBERS = sorted(key for key, value in FLAT.items() if isinstance(value, int | float) and find_key(key, FLAT))
-HUGE: tuple[str, ...] = (
+HUGE: Words = (
     "1e39",
     "-1e39",
     "1e308",
@@ -140,7 +141,7 @@ HUGE: tuple[str, ...] = (
     "${seed}",
     "1e-400",
 )
-ODD: tuple[str, ...] = (
+ODD: Words = (
     "",
     "''",
     "null",
@@ -158,7 +159,7 @@ ODD: tuple[str, ...] = (
 )
 ODD += ("range(5,1)", "range(0,1e9)", "glob(*)", "1,2", "choice()", "extend_list(1)", "~", "${oc.env:HOME}")
 ODD += ("_target_", "x" * 300, "\udcff")
-GROUPS: tuple[str, ...] = (
+GROUPS: Words = (
     "data",
     "model",
     "optimizer",
@@ -170,7 +171,7 @@ GROUPS: tuple[str, ...] = (
     "trainer",
     "logger",
 )
-FLAGS: tuple[str, ...] = (
+FLAGS: Words = (
     "-m",
     "--resolve",
     "-p",
