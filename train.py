@@ -2,7 +2,11 @@
 
 import sys
 
-from depthlab.commands.train import main
+from depthlab.runs.exits import prepare_signals
 
 if __name__ == "__main__":
+    prepare_signals()  # before the imports, which take a second
+
+    from depthlab.commands.train import main
+
     sys.exit(main())

@@ -1,204 +1,196 @@
-"""Compare runs that are killed at random steps and continued with uninterrupted runs: python scripts/kill_trials.py N
+"""Kill runs at drawn moments, continue them, compare them with uninterrupted runs: python scripts/kill_trials.py N
 
-Each trial trains a small network on the digits. It is killed (SIGKILL) one to three times at random steps, continued
-with the same command each time, and then runs to the end. Weights, optimiser, metrics and curve must be equal to those
-of the uninterrupted run, bit for bit. Trials alternate between fp32 and, if the processor has it, bf16. Exit code 0 if
-all are equal.
+Each trial trains a tiny network on the digits. It is killed (SIGKILL) one to three times, continued with the same
+configuration each time, and then runs to the end. Weights, optimiser, metrics, curves and diagnostics must be equal to
+those of the uninterrupted run, bit for bit; no record may be lost and no process left. The kills are spread over every
+phase of a run, and over publishing. With --stop the runs are asked to stop instead (SIGTERM, SIGINT, SIGUSR1, SIGUSR2):
+each start must then end with exit code 75 and a checkpoint of its last step.
+
+Starts are forks of one process that has imported everything, but for kills during imports and data-parallel runs, which
+are processes of their own. Linux only. Exit code 0 if nothing was wrong.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import json
 import random
-import subprocess
+import resource
+import shutil
+import signal
 import sys
 import tempfile
-import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+from moments import KINDS, Moment
 from rich.console import Console
 from rich.table import Table
+from trial_attempts import PARALLEL, PROCESS, PUBLISHING, SEEDS, Attempt, Bench, PublishingAttempt, Trial
 
 from depthlab.config.hardware import probe
-from depthlab.records.checkpoints import checkpoint_path, load_checkpoint
-from depthlab.records.record import find_records, read_record
+from depthlab.records.atomic_files import replacing
+from depthlab.records.environment import git_state
 
-ROOT = Path(__file__).resolve().parent.parent
-SEEDS = (1, 2)
-MOST_KILLS = 3
-SECONDS_FOR_A_START = 300.0
-# A step takes milliseconds: with few steps the run would end before the kill.
-NETWORK = ("data=digits", "model=resnet20", "model.depth=8", "data.batch_size=64")
-SETTINGS = ("trainer=cpu", "trainer.num_threads=1", "trainer.val_every_steps=25", "logger=csv", "logger.every_steps=1")
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A run, and the steps after which it is killed."""
-
-    idx: int
-    precision: str
-    seed: int
-    kills: tuple[int, ...]
-
-    def command(self, logs: Path, max_steps: int) -> list[str]:
-        """The command line that starts the run and continues it."""
-        own = (f"trainer.precision={self.precision}", f"seed={self.seed}", f"trainer.max_steps={max_steps}")
-        saving = ("checkpoint.every_steps=7", f"paths.log_dir={logs}")
-        return [sys.executable, str(ROOT / "train.py"), *NETWORK, *SETTINGS, *own, *saving]
+# How often a variant is drawn, of a hundred trials.
+KILLED = {
+    **{"ordinary": 29, "dense": 15, "ema": 13, "early stopping": 13, "compiled": 8, "bf16": 5, "accumulating": 4},
+    **{"chunks": 5, PUBLISHING: 4, PROCESS: 4},
+}
+STOPPED = {"ordinary": 28, "accumulating": 24, "chunks": 20, "ema": 5, "early stopping": 5, PARALLEL: 10, PROCESS: 8}
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+NUM_KILLS = (1, 1, 1, 2, 3)
+# How often a phase of a forked run is drawn; a network is built in a moment.
+PHASES = {
+    **{"start": 1, "data": 1, "network": 0.3, "first step": 1, "steps": 1, "checkpoint writing": 1.5},
+    **{"evaluation": 1, "record writing": 1.5, "end": 0.7},
+}
+COLUMNS = ("variant", "phase", "trials", "kills", "identical", "refused", "wrong")
+SHOWN_EVERY = 20  # trials
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The steps after which a run was killed, those from which it continued, and its differences from the whole run."""
+    """What came of a trial: where it was struck, the exit codes of those starts, and what was wrong."""
 
-    trial: Trial
-    killed_at: tuple[int, ...]
-    continued_from: tuple[int, ...]
-    differences: tuple[str, ...]
+    idx: int
+    variant: str
+    phases: tuple[str, ...]
+    codes: tuple[int, ...]
+    outcome: str  # identical, refused or wrong
+    details: tuple[str, ...]
+    cpu_seconds: float
 
 
-def draw(number: int, max_steps: int, seed: int, precisions: Sequence[str]) -> list[Trial]:
-    """Trials with random kills, the precisions in turn; the same ones for the same seed."""
-    chance = random.Random(seed)
-    return [
-        Trial(
-            idx,
-            precisions[idx % len(precisions)],
-            chance.choice(SEEDS),
-            tuple(sorted(chance.sample(range(max_steps), chance.randint(1, MOST_KILLS)))),
+def draw(idx: int, seed: int, is_stop: bool, variants: Mapping[str, int]) -> Trial:
+    """A trial; the same one for the same number and seed."""
+    chance = random.Random(f"{seed} {idx} {is_stop}")
+    (variant,) = chance.choices(list(variants), list(variants.values()))
+    phase = {PUBLISHING: PUBLISHING, PROCESS: "import", PARALLEL: "import"}.get(variant)
+    moments = [
+        Moment(
+            chance.choice(STOPS) if is_stop else signal.SIGKILL,
+            phase or chance.choices(list(PHASES), list(PHASES.values()))[0],
+            "time" if phase == "import" else chance.choice(KINDS),
+            chance.random(),
         )
-        for idx in range(number)
+        for _ in range(1 if variant == PARALLEL else chance.choice(NUM_KILLS))
     ]
+    return Trial(idx, variant, chance.choice(SEEDS), tuple(moments))
 
 
-def run_to_the_end(command: Sequence[str]) -> None:
-    """Start a run and wait for it.
-
-    Raises:
-        RuntimeError: it did not finish.
-    """
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"exit code {done.returncode}: {done.stdout[-1000:]}{done.stderr[-2000:]}")
-
-
-def run_and_kill(command: Sequence[str], logs: Path, step: int) -> int | None:
-    """Start a run, kill it once it has made `step` steps; the step it had reached, None if it ended before."""
-    started_at = time.time()
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while process.poll() is None and _steps_made(logs, started_at) < step:
-            if time.time() - started_at > SECONDS_FOR_A_START:
-                process.kill()
-                raise RuntimeError(f"no step {step} after {SECONDS_FOR_A_START:.0f} s")
-            time.sleep(0.002)
-        if process.poll() is not None:
-            return None
-        process.kill()
-    return max(0, _steps_made(logs, started_at))
+def try_out(bench: Bench, trial: Trial) -> Verdict:
+    """Strike a run as often as the trial says, let it end, compare it. What was wrong stays on disk."""
+    before, folder = _seconds_of_children(), bench.folder / f"trial-{trial.idx}"
+    attempt = (PublishingAttempt if trial.variant == PUBLISHING else Attempt)(bench, trial, folder)
+    attempt.run()
+    if not attempt.wrong:
+        shutil.rmtree(folder)
+    said = (*attempt.wrong, *([attempt.refused] if attempt.refused else []))
+    seconds = round(_seconds_of_children() - before, 2)
+    return Verdict(
+        trial.idx, trial.variant, tuple(attempt.struck_in), tuple(attempt.codes), attempt.outcome, said, seconds
+    )
 
 
-def _steps_made(logs: Path, since: float) -> int:
-    """The last step in the curve that has been written since; -1 while there is none."""
-    for path in logs.rglob("metrics.csv"):
-        if path.stat().st_mtime > since:
-            # The last line may be half a row; the one before it is whole.
-            first = path.read_text(encoding="utf-8").split("\n")[-2].partition(",")[0]
-            return int(first) if first.isdigit() else 0
-    return -1
-
-
-def directory_of(logs: Path) -> Path:
-    """The one run below `logs`."""
-    (directory,) = find_records(logs)
-    return directory
-
-
-def differences(run: Path, whole: Path) -> tuple[str, ...]:
-    """The parts in which a finished run differs from the uninterrupted one."""
-    record, expected = read_record(run), read_record(whole)
-    found = [key for key in ("status", "steps", "metrics") if record[key] != expected[key]]
-    if (run / "metrics.csv").read_bytes() != (whole / "metrics.csv").read_bytes():
-        found.append("metrics.csv")
-    state, wanted = (load_checkpoint(checkpoint_path(path, expected["steps"])) for path in (run, whole))
-    return (*found, *(key for key in wanted if not is_equal(state.get(key), wanted[key])))
-
-
-def is_equal(a: Any, b: Any) -> bool:
-    """Whether two checkpoints, or parts of them, are equal bit for bit; a NaN equals itself."""
-    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-        same_kind = a.dtype == b.dtype and a.shape == b.shape
-        return same_kind and a.contiguous().numpy().tobytes() == b.contiguous().numpy().tobytes()
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(is_equal(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
-        return len(a) == len(b) and all(map(is_equal, a, b))
-    return bool(a == b) or repr(a) == repr(b)
-
-
-def try_out(trial: Trial, folder: Path, max_steps: int) -> Verdict:
-    """Kill the run as often as the trial says, let it end, compare it."""
-    logs = folder / f"trial-{trial.idx}"
-    command = trial.command(logs, max_steps)
-    reached = [run_and_kill(command, logs, step) for step in trial.kills]
-    run_to_the_end(command)
-    run = directory_of(logs)
-    segments = read_record(run)["stretches"]
-    killed_at = tuple(step for step in reached if step is not None)
-    continued_from = tuple(segment["from_step"] for segment in segments[1:])
-    whole = directory_of(folder / f"whole-{trial.precision}-{trial.seed}")
-    found = differences(run, whole) if killed_at else ("it ended before it could be killed",)
-    return Verdict(trial, killed_at, continued_from, found)
-
-
-def make_whole_runs(folder: Path, trials: Sequence[Trial], max_steps: int, pool: ThreadPoolExecutor) -> None:
-    """The uninterrupted runs that the trials are compared with."""
-    kinds = sorted({(trial.precision, trial.seed) for trial in trials})
-    commands = [
-        Trial(0, precision, seed, ()).command(folder / f"whole-{precision}-{seed}", max_steps)
-        for precision, seed in kinds
-    ]
-    list(pool.map(run_to_the_end, commands))
+def _seconds_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def verdict_table(verdicts: Sequence[Verdict]) -> Table:
-    """A row a trial."""
-    table = Table("trial", "precision", "seed", "killed after steps", "went on from", "weights and metrics", box=None)
-    for verdict in verdicts:
-        trial = verdict.trial
-        steps = [", ".join(map(str, part)) or "-" for part in (verdict.killed_at, verdict.continued_from)]
-        outcome = f"differ: {', '.join(verdict.differences)}" if verdict.differences else "identical"
-        table.add_row(str(trial.idx), trial.precision, str(trial.seed), *steps, outcome)
+    """A row for each variant and phase; a trial that was struck in several phases is in several rows."""
+    table = Table(*COLUMNS, box=None)
+    places = {(verdict.variant, phase) for verdict in verdicts for phase in verdict.phases or ("-",)}
+    for variant, phase in sorted(places):
+        there = [each for each in verdicts if each.variant == variant and phase in (each.phases or ("-",))]
+        table.add_row(variant, phase, *_numbers(there, sum(each.phases.count(phase) for each in there)))
+    table.add_row("all", "", *_numbers(verdicts, sum(len(each.phases) for each in verdicts)))
     return table
+
+
+def _numbers(verdicts: Sequence[Verdict], kills: int) -> list[str]:
+    outcomes = [each.outcome for each in verdicts]
+    return [str(number) for number in (len(verdicts), kills, *(outcomes.count(name) for name in COLUMNS[4:]))]
+
+
+def read_verdicts(path: Path) -> list[Verdict]:
+    """The verdicts of a file that an earlier start has written."""
+    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["trials"]
+    lists = ("phases", "codes", "details")
+    return [Verdict(**{**row, **{key: tuple(row[key]) for key in lists}}) for row in rows]
+
+
+def write_verdicts(path: Path, verdicts: Sequence[Verdict], arguments: argparse.Namespace) -> None:
+    """Write what is known so far, and how to get it again."""
+    asked = {"number": arguments.number, "seed": arguments.seed, "stop": arguments.stop}
+    content = {**asked, "git": git_state(), "trials": [asdict(verdict) for verdict in verdicts]}
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def run_trials(
+    console: Console, folder: Path, arguments: argparse.Namespace, before: Sequence[Verdict]
+) -> list[Verdict]:
+    """The trials that are not done yet, after those that are."""
+    verdicts, done = list(before), {verdict.idx for verdict in before}
+    bench = Bench(folder)
+    variants: Mapping[str, int] = STOPPED if arguments.stop else KILLED
+    if arguments.only:
+        variants = {name: variants[name] for name in arguments.only.split(",")}
+    if not probe().cpu_bf16:  # a processor without bf16 instructions is refused such runs
+        variants = {name: weight for name, weight in variants.items() if name != "bf16"}
+    for idx in range(arguments.number):
+        if idx in done:
+            continue
+        verdict = try_out(bench, draw(idx, arguments.seed, arguments.stop, variants))
+        verdicts.append(verdict)
+        if arguments.json:
+            write_verdicts(arguments.json, verdicts, arguments)
+        if verdict.outcome != "identical":
+            console.print(f"trial {idx} ({verdict.variant}, {', '.join(verdict.phases)}): {verdict.outcome}")
+            console.print("\n".join(verdict.details), markup=False, highlight=False, soft_wrap=True)
+        if len(verdicts) % SHOWN_EVERY == 0:
+            same = sum(each.outcome == "identical" for each in verdicts)
+            console.print(f"{len(verdicts)} of {arguments.number} trials, {same} identical", highlight=False)
+    return verdicts
 
 
 def main() -> int:
     """Run the trials that were asked for; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("number", type=int, metavar="N", help="number of trials")
-    parser.add_argument("--seed", type=int, default=0, help="of the kills (default 0)")
-    parser.add_argument("--steps", type=int, default=120, help="of each run (default 120)")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trials at a time (default: one a core)")
+    parser.add_argument("--stop", action="store_true", help="ask the runs to stop instead of killing them")
+    parser.add_argument("--only", metavar="A,B", help="variants (default: all, as often as they are worth)")
+    parser.add_argument("--seed", type=int, default=0, help="of the trials (default 0)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the verdicts there, after every trial")
+    parser.add_argument("--resume", action="store_true", help="leave out the trials that are in FILE")
     arguments = parser.parse_args()
-    # A processor without bf16 instructions is refused bf16 runs.
-    precisions = ("32-true", "bf16-mixed") if probe().cpu_bf16 else ("32-true",)
-    trials = draw(arguments.number, arguments.steps, arguments.seed, precisions)
-    with tempfile.TemporaryDirectory(prefix="kill-trials-") as name, ThreadPoolExecutor(arguments.jobs) as pool:
-        folder = Path(name)
-        make_whole_runs(folder, trials, arguments.steps, pool)
-        verdicts = list(pool.map(lambda trial: try_out(trial, folder, arguments.steps), trials))
-    console = Console()
+    known = STOPPED if arguments.stop else KILLED
+    if unknown := set(arguments.only.split(",") if arguments.only else ()) - set(known):
+        parser.error(f"no such variant: {', '.join(unknown)}. There are {', '.join(known)}.")
+    if arguments.resume and not arguments.json:
+        parser.error("--resume needs --json FILE")
+    before = read_verdicts(arguments.json) if arguments.resume and arguments.json.exists() else []
+    console, folder = Console(), Path(tempfile.mkdtemp(prefix="kill-trials-"))
+    verdicts = run_trials(console, folder, arguments, before)
     console.print(verdict_table(verdicts))
-    same = sum(not verdict.differences for verdict in verdicts)
-    kills = sum(len(verdict.killed_at) for verdict in verdicts)
-    console.print(f"{same} of {len(verdicts)} identical to the uninterrupted run, after {kills} kills", soft_wrap=True)
-    return 0 if same == len(verdicts) else 1
+    wrong = sum(verdict.outcome == "wrong" for verdict in verdicts)
+    kills, seconds = (sum(len(each.phases) for each in verdicts), sum(each.cpu_seconds for each in verdicts))
+    verb = "stops" if arguments.stop else "kills"
+    same = sum(verdict.outcome == "identical" for verdict in verdicts)
+    console.print(
+        f"{same} of {len(verdicts)} identical to the uninterrupted run, after {kills} {verb}; "
+        f"{seconds / max(1, len(verdicts)):.1f} s of CPU time a trial",
+        soft_wrap=True,
+    )
+    if wrong:
+        console.print(f"What the wrong ones left is in {folder}.", soft_wrap=True)
+    else:
+        shutil.rmtree(folder)
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import sys
 
-from depthlab.commands.show_batch import main
+from depthlab.commands.data import show_batch
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(show_batch())

@@ -6,7 +6,8 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 
@@ -16,13 +17,18 @@ from omegaconf import OmegaConf
 from depthlab.config.check import check
 from depthlab.config.schema import TrainConfig
 
+from .warm import Warm
+
 ROOT = Path(__file__).resolve().parent.parent
 Compose = Callable[..., TrainConfig]
+Uninterrupted = Callable[..., Path]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def load_script(name: str) -> ModuleType:
-    """A script of the project as a module."""
+    """A script of the project as a module; it finds the scripts beside it, as it does when it is started."""
+    if str(ROOT / "scripts") not in sys.path:
+        sys.path.append(str(ROOT / "scripts"))
     spec = importlib.util.spec_from_file_location(Path(name).stem, ROOT / name)
     assert spec is not None
     assert spec.loader is not None
@@ -38,6 +44,12 @@ def one_thread() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test outlives a power cut, and a run in a test would wait for the disk longer than it computes."""
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+
+
 def compose_tree(*overrides: str) -> dict[str, object]:
     """The resolved configuration that these overrides give, as plain data."""
     from hydra import compose, initialize_config_dir
@@ -49,37 +61,67 @@ def compose_tree(*overrides: str) -> dict[str, object]:
     return {str(key): value for key, value in tree.items()}
 
 
+def compose_short(log_dir: Path, *overrides: str) -> TrainConfig:
+    """A short run on the digits, on one CPU thread."""
+    return check(
+        compose_tree(
+            "data=digits",
+            "trainer=cpu",
+            "trainer.num_threads=1",
+            "trainer.max_steps=12",
+            "trainer.val_every_steps=6",
+            "logger=csv",
+            "logger.every_steps=3",
+            f"paths.log_dir={log_dir}",
+            *overrides,
+        )
+    )
+
+
 @pytest.fixture
 def compose_config(tmp_path: Path) -> Compose:
-    """Composes a short run on the digits, on one CPU thread, below this test's own folder."""
+    """Composes a short run below this test's own folder."""
+    return partial(compose_short, tmp_path / "logs")
 
-    def compose(*overrides: str) -> TrainConfig:
-        return check(
-            compose_tree(
-                "data=digits",
-                "trainer=cpu",
-                "trainer.num_threads=1",
-                "trainer.max_steps=12",
-                "trainer.val_every_steps=6",
-                "logger=csv",
-                "logger.every_steps=3",
-                f"paths.log_dir={tmp_path / 'logs'}",
-                *overrides,
-            )
-        )
 
-    return compose
+@pytest.fixture(scope="session")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Uninterrupted:
+    """The directory of a short run that nothing stopped; it is trained once for all the tests that compare with it."""
+    log_dir = tmp_path_factory.mktemp("uninterrupted")
+
+    @cache
+    def trained(*overrides: str) -> Path:
+        from depthlab.runs.run import run
+
+        outcome = run(compose_short(log_dir, *overrides), "")
+        assert outcome.status == "finished"
+        return outcome.directory
+
+    return trained
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Warm]:
+    """Runs command lines in forks of one process."""
+    process = Warm()
+    yield process
+    process.close()
 
 
 @pytest.fixture
-def command(tmp_path: Path) -> Command:
-    """Runs a command line from the project's root; logs go below this test's own folder."""
+def command(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> Command:
+    """Runs a command line from the project's root, in a fork unless `fresh` asks for a process of its own."""
 
-    def run(*arguments: str, timeout_seconds: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: str, timeout_seconds: float = 300, fresh: bool = False, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+        if not (fresh or arguments[0] == "-c"):
+            return warm.run(arguments, ROOT, variables, tmp_path_factory.mktemp("streams"), timeout_seconds)
         return subprocess.run(
             [sys.executable, *arguments],
             cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            env=variables,
             capture_output=True,
             text=True,
             timeout=timeout_seconds,

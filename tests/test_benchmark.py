@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,20 @@ import torch
 from lightning.pytorch import Callback
 
 from depthlab.config.images import ImageSpec
-from depthlab.config.schema import as_dict
+from depthlab.config.schema import TrainerConfig, as_dict
+from depthlab.config.spec import composed_values
 from depthlab.runs.build import build_data, build_module, build_network
 from depthlab.runs.run import run
 from depthlab_benchmarks.baseline import PilImages, build_loader, build_plain_network, build_transform
+from depthlab_benchmarks.captured import VARIANTS
 from depthlab_benchmarks.clock import Spans
+from depthlab_benchmarks.contact_parts import as_overrides
 from depthlab_benchmarks.measure import Comparison, summarize
 from depthlab_benchmarks.recipe import write_config
 from depthlab_benchmarks.side_settings import describe_side
 from depthlab_benchmarks.sides import Side, SideFailed
 
-from .conftest import ROOT, Command, Compose
+from .conftest import ROOT, Command, Compose, load_script
 from .whole_runs import results
 
 CPU = torch.device("cpu")
@@ -36,7 +40,7 @@ SHORT = ("--data", "digits", "--workers", "1", "--override", "model.depth=8", "-
 def measure(command: Command, tmp_path: Path, mode: str, *options: str) -> dict[str, Any]:
     """What a short benchmark on the digits wrote."""
     out = tmp_path / "out" / f"{mode}.json"
-    done = command("scripts/benchmark.py", mode, *SHORT, *options, "--out", str(out), timeout_seconds=580)
+    done = command("scripts/benchmark.py", mode, *SHORT, *options, "--out", str(out), timeout_seconds=580, fresh=True)
     assert done.returncode == 0, done.stderr
     assert not done.stderr
     tree: dict[str, Any] = json.loads(out.read_text())
@@ -194,13 +198,15 @@ def test_a_side_that_fails_says_why() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_mode_gpu_says_that_there_is_no_gpu(command: Command) -> None:
-    done = command("scripts/benchmark.py", "gpu")
+    done = command("scripts/benchmark.py", "gpu", fresh=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert "no CUDA GPU" in done.stderr
 
 
 def test_absent_images_are_named_with_the_remedy(command: Command, tmp_path: Path) -> None:
-    done = command("scripts/benchmark.py", "cpu", "--out", str(tmp_path / "x.json"), DEPTHLAB_DATA_DIR=str(tmp_path))
+    done = command(
+        "scripts/benchmark.py", "cpu", "--out", str(tmp_path / "x.json"), DEPTHLAB_DATA_DIR=str(tmp_path), fresh=True
+    )
     assert done.returncode == 2
     assert str(tmp_path) in done.stderr and "DEPTHLAB_DATA_DIR" in done.stderr
     assert not (tmp_path / "x.json").exists()
@@ -288,3 +294,85 @@ def test_memory_is_measured_with_and_without_recomputation(command: Command, tmp
     sides = {name: side["measurements"] for name, side in comparison["sides"].items()}
     assert sides["kept"]["loss"] == sides["recomputed"]["loss"]
     assert min(side["peak_memory_mib"][0] for side in sides.values()) > 50
+
+
+FIRST_CONTACT = "scripts/first_contact.py"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_small_form_of_first_contact_is_green_and_says_what_needs_a_gpu(command: Command, tmp_path: Path) -> None:
+    out = tmp_path / "contact"
+    done = command(FIRST_CONTACT, "--small", "--out", str(out), timeout_seconds=580)
+    assert done.returncode == 0, done.stdout + done.stderr
+    parts = {path.stem: json.loads(path.read_text()) for path in out.glob("*.json") if path.stem != "cpu"}
+    assert {name: tree["status"] for name, tree in parts.items()} == {
+        **dict.fromkeys(("environment", "correctness", "timing", "concurrency", "baseline", "settings"), "ok"),
+        "waiting": "needs a GPU",
+    }
+    assert sum(tree["seconds"] for tree in parts.values()) < 180
+    assert f"{len(VARIANTS)} of {len(VARIANTS)} variants equal bit for bit" in done.stdout
+    assert (out / "trainer" / "measured.yaml").read_text().startswith("# @package _global_")
+    again = command(FIRST_CONTACT, "--small", "--out", str(out))
+    assert again.stdout.count("done before") == 7
+
+
+def part_script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str) -> Any:
+    """The script with parts that run some code instead of theirs."""
+    script = load_script(FIRST_CONTACT)
+    run_part = script.subprocess.Popen
+
+    def start(command: list[str], **options: Any) -> Any:
+        name, out = command[3:5]
+        text = f"import json, pathlib, sys, time; out = pathlib.Path({out!r}); name = {name!r}\n{code}"
+        return run_part([sys.executable, "-c", text], **options)
+
+    monkeypatch.setattr(script.subprocess, "Popen", start)
+    monkeypatch.setattr(script, "PARTS", [replace(part, small_seconds=2) for part in script.PARTS[:3]])
+    return script
+
+
+CODE = """
+found = out / f".{name}.result.json"
+if name == "environment":
+    found.write_text(json.dumps({"lines": ["so far"]}))
+    time.sleep(60)
+if name == "correctness" and not (out / "mended").exists():
+    sys.exit("it broke")
+found.write_text(json.dumps({"lines": ["fine"], "status": "needs a GPU"} if name == "waiting" else {"lines": ["fine"]}))
+"""
+
+
+def test_a_part_that_fails_or_takes_too_long_does_not_stop_the_next(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = part_script(monkeypatch, tmp_path, CODE)
+    monkeypatch.setattr(sys, "argv", [FIRST_CONTACT, "--small", "--out", str(tmp_path)])
+    assert script.main() == 1
+    trees = {name: json.loads((tmp_path / f"{name}.json").read_text()) for name in ("environment", "correctness")}
+    assert trees["environment"]["status"] == "out of time"
+    assert trees["environment"]["result"]["lines"] == ["so far"]
+    assert trees["correctness"]["status"] == "failed"
+    assert "it broke" in trees["correctness"]["output"]
+    (tmp_path / "mended").touch()
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "argv", [FIRST_CONTACT, "correctness", "waiting", "--small", "--out", str(tmp_path)])
+    assert script.main() == 0
+    said = capsys.readouterr().out
+    assert "waiting: done before (needs a GPU)" in said
+    assert "correctness: ok" in said
+
+
+def test_the_best_settings_are_those_with_the_least_time_over_all_depths() -> None:
+    rows = {
+        "resnet20, captured": {"ms": 1.0},
+        "resnet56, captured": {"ms": 3.0},
+        "resnet20, captured, compiled (blocks)": {"ms": 0.8},
+        "resnet56, captured, compiled (blocks)": {"ms": 2.4},
+        "resnet20, captured, compiled (network)": {"ms": 0.5},  # failed for the deeper one
+    }
+    tree = as_overrides(rows, {"jobs": 4, "mps": "on"}, "gpu")
+    chosen = {"accelerator": "gpu", "compile": True, "steps_per_replay": 50, "compile_scope": "blocks"}
+    assert tree["trainer"] == {**composed_values(TrainerConfig), **chosen}
+    assert tree["hydra"] == {"launcher": {"jobs_per_device": 4, "mps": "auto"}}
+    assert as_overrides({}, None, "cpu") == {"trainer": {**composed_values(TrainerConfig), "accelerator": "cpu"}}

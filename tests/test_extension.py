@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from depthlab.records.record import read_record
 
 from .conftest import ROOT
 from .extension_tools import SOURCE, install
+from .warm import Warm
 
 CLASSES = (
     *("data=stripes", "model=mixer", "model.patch=2", "optimizer=lion", "schedule=triangle", "loss=poly1"),
@@ -38,20 +41,19 @@ class Lab:
         self.logs = folder / "logs"
         self.site = install(folder / "site")
 
+        self.python = {site: Warm(self.environment(site)) for site in (True, False)}
+
     def environment(self, installed: bool = True) -> dict[str, str]:
         found = {**os.environ, "OMP_NUM_THREADS": "1"}
         return {**found, "PYTHONPATH": str(self.site)} if installed else found
 
     def run(self, *arguments: str, installed: bool = True) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, *arguments],
-            check=False,
-            cwd=ROOT,
-            env=self.environment(installed),
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        environment = self.environment(installed)
+        return self.python[installed].run(arguments, ROOT, environment, self.site.parent, timeout_seconds=300)
+
+    def close(self) -> None:
+        for python in self.python.values():
+            python.close()
 
     def train(self, *overrides: str, installed: bool = True) -> subprocess.CompletedProcess[str]:
         places = (f"paths.log_dir={self.logs}", "logger.every_steps=3")
@@ -63,8 +65,10 @@ class Lab:
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
-    return Lab(tmp_path_factory.mktemp("lab"))
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    made = Lab(tmp_path_factory.mktemp("lab"))
+    yield made
+    made.close()
 
 
 def weights(directory: Path) -> dict[str, torch.Tensor]:
@@ -211,14 +215,14 @@ def test_a_task_that_does_not_fit_the_data_is_refused_before_anything_starts(lab
 
 
 def test_an_extension_that_cannot_be_imported_spoils_only_what_uses_it(tmp_path: Path) -> None:
-    lab = Lab(tmp_path)
-    (lab.site / "mylab" / "mixer.py").write_text("import depthlab\n\nraise RuntimeError('half written')\n")
-    refused = lab.train("data=stripes", "model=mixer")
-    assert refused.returncode == 2
-    assert re.search(r"mylab.*mixer\.py:3: RuntimeError: half written", refused.stderr)
-    assert "Traceback" not in refused.stderr
-    done = lab.train("data=stripes", "model=resnet20", "model.depth=8")
-    assert done.returncode == 0, done.stderr
+    with closing(Lab(tmp_path)) as lab:
+        (lab.site / "mylab" / "mixer.py").write_text("import depthlab\n\nraise RuntimeError('half written')\n")
+        refused = lab.train("data=stripes", "model=mixer")
+        assert refused.returncode == 2
+        assert re.search(r"mylab.*mixer\.py:3: RuntimeError: half written", refused.stderr)
+        assert "Traceback" not in refused.stderr
+        done = lab.train("data=stripes", "model=resnet20", "model.depth=8")
+        assert done.returncode == 0, done.stderr
 
 
 def test_a_single_new_file_in_a_clone_is_found(tmp_path: Path) -> None:

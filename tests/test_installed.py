@@ -96,7 +96,9 @@ def test_an_outside_package_works_beside_the_wheel(installed: Path, tmp_path: Pa
     assert json.loads(path.read_text())["extensions"] == {"mylab": "1.2.0"}
 
 
-@pytest.mark.parametrize("command", ["report", "status", "evaluate", "publish", "show_batch"])
+@pytest.mark.parametrize(
+    "command", ["report", "status", "evaluate", "publish", "show_batch", "data", "diagnose", "explain"]
+)
 def test_help_of_each_command_imports_no_heavy_library(command: str, tmp_path: Path) -> None:
     code = (
         "import atexit, sys\n"

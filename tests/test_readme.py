@@ -6,13 +6,13 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from .conftest import ROOT
+from .warm import Warm
 
 # What is added to a line that trains, and nothing else.
 SHORTER = ("trainer.max_steps=2", "trainer.num_threads=1", "logger=csv")
@@ -32,13 +32,30 @@ FILES = {
 # Each block that is not run here carries its reason in a comment above it, or is run elsewhere.
 ELSEWHERE = {
     "bash scripts/quickstart.sh": "installs everything; run from a fresh clone, and its experiment in test_configs.py",
+    "python train.py -m hydra/sweeper=search data=digits model=plain20 trainer.max_steps=440 "
+    "schedule.scale_to_max_steps=true 'optimizer.lr=interval(1e-3,1)' search.trials=50": "150 runs; see the note",
+    "python -m depthlab extend run=logs/runs/digits-resnet20-seed1-... trainer.max_steps=128000": "a hash, as above",
     "tensorboard --logdir logs": "a server that runs until it is stopped",
     "python scripts/evaluate.py run=logs/runs/digits-resnet20-seed1-...": "the directory's name ends in a hash",
+    "python -m depthlab evaluate run=logs/runs/digits-resnet20-seed1-... "
+    "ensemble=logs/runs/digits-resnet20-seed2-...": "likewise; tests/runs/test_evaluate.py runs such a line",
+    "python -m depthlab predict run=logs/runs/digits-resnet20-seed1-... images=pictures out=predictions.csv": (
+        "likewise; tests/runs/test_open_run.py runs such a line"
+    ),
+    "python -m depthlab export run=logs/runs/digits-resnet20-seed1-... format=onnx int8=static": (
+        "likewise; tests/runs/test_export.py runs such a line"
+    ),
     "python train.py model=resnet110 trainer=ddp trainer.devices=2": "two GPUs",
     "python train.py data=digits model=resnet20 trainer=ddp_cpu": "two processes; test_commandline.py runs them",
     "python train.py model=resnet56 -m seed=1,2,3 hydra/launcher=slurm hydra.launcher.partition=gpu "
     "hydra.launcher.timeout_min=240": "needs Slurm; tests/sweeps/test_clusters.py runs it against a stub",
     "python train.py model=resnet56 -m seed=1,2,3 hydra/launcher=ray hydra.launcher.ray.init.address=auto": "needs Ray",
+    "python scripts/first_contact.py": "needs a GPU; test_benchmark.py runs the small form",
+    "python train.py --config-dir logs/first_contact -m experiment=cifar10_depth trainer=measured seed=1": "a GPU",
+    "python scripts/publish.py logs/cifar10_depth": "publishes what the line before has trained",
+    "python scripts/benchmark.py gpu --variant captured trainer.steps_per_replay=50 --variant both "
+    "trainer.steps_per_replay=50 trainer.compile=true --out results/benchmarks/gpu.json": "needs a GPU",
+    "python scripts/update_readme.py": "takes in what the lines before have measured",
     "bash scripts/test.sh": "runs this test",
     "bash scripts/test.sh fast": "runs this test",
 }
@@ -74,17 +91,10 @@ def test_the_lines_run_one_after_the_other(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "src")}
-    for line in [line for line in LINES if line not in ELSEWHERE]:
-        done = subprocess.run(
-            [sys.executable, *shortened(line)],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+    with closing(Warm(environment)) as python:
+        for line in [line for line in LINES if line not in ELSEWHERE]:
+            done = python.run(shortened(line), tmp_path, environment, tmp_path, timeout_seconds=300)
+            assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
 
 
 def test_files_of_the_readme_are_those_that_its_lines_use() -> None:

@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+
+from depthlab.runs.export import export
+from depthlab.runs.open_run import open_run
 
 from .conftest import Command
 
@@ -14,9 +18,10 @@ pytestmark = [pytest.mark.real_data, pytest.mark.slow]
 
 
 def train(command: Command, tmp_path: Path, data_dir: Path, *overrides: str) -> dict[str, Any]:
-    """Train a ResNet-20 with both cores and return its record."""
-    typed = ("train.py", "model=resnet20", "schedule=cosine", f"paths.log_dir={tmp_path}", *overrides)
-    done = command(*typed, DEPTHLAB_DATA_DIR=str(data_dir), OMP_NUM_THREADS="2", timeout_seconds=900)
+    """Train a residual network of 8 layers, measure it again, and return its record."""
+    network = ("model=resnet20", "model.depth=8", "trainer.num_threads=1")
+    typed = ("train.py", *network, "schedule=cosine", f"paths.log_dir={tmp_path}", *overrides)
+    done = command(*typed, DEPTHLAB_DATA_DIR=str(data_dir), timeout_seconds=900)
     assert done.returncode == 0, done.stderr
     assert not done.stderr.strip(), "a normal run warns of nothing"
     (path,) = tmp_path.rglob("record.json")
@@ -25,7 +30,24 @@ def train(command: Command, tmp_path: Path, data_dir: Path, *overrides: str) -> 
         "scripts/evaluate.py", f"run={path.parent}", DEPTHLAB_DATA_DIR=str(data_dir), timeout_seconds=300
     )
     assert repeated.returncode == 0, repeated.stdout + repeated.stderr
+    check_predictions(path.parent, record)
     return record
+
+
+def check_predictions(directory: Path, record: dict[str, Any]) -> None:
+    """One object gives the recorded error to the digit, and ONNX the same answers as PyTorch."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(record["num_threads"])
+    opened = open_run(directory)
+    images, labels, _ = opened.data("test")
+    assert opened.predict(images).error(labels) == record["metrics"]["test/err"]
+    exports = directory / "exports"
+    exports.mkdir()
+    eager, exact = export(opened, exports, "onnx")
+    torch.set_num_threads(threads)
+    assert exact.err == eager.err
+    assert exact.difference is not None
+    assert exact.difference < 1e-4
 
 
 def test_three_hundred_steps_on_mnist_end_below_three_percent(command: Command, tmp_path: Path, data_dir: Path) -> None:

@@ -96,8 +96,6 @@ def test_nothing_of_a_hostile_record_is_markup_in_any_output(
     for text in (shown, *pages.values()):
         control = {char for char in text if ord(char) < 32 and char not in "\t\n"}
         assert not control | {"\x7f", "\u202e", "\ud800"} & {*text}
-            *text
-        }
     markdown = re.sub("(?s)`{4}\n.*?`{4}\n", "", pages[out / "report.md"])  # without the commands in their fence
     assert "](http" not in markdown
     assert "](d)" not in markdown

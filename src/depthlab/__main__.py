@@ -8,15 +8,23 @@ import sys
 from importlib import import_module
 
 from depthlab.config.program import program_words
+from depthlab.runs.exits import prepare_signals
 
 COMMANDS = {
     "train": "train a run or a sweep; --help lists groups, options and keys",
     "report": "turn the records of sweeps into tables, figures and a page",
     "status": "list runs with state, step, error and age",
-    "evaluate": "evaluate a finished run again, from its directory alone",
+    "extend": "train a finished run for more steps",
+    "evaluate": "evaluate a finished run again, alone or in an ensemble: errors, calibration, classes",
+    "predict": "name the classes of images with a run's network",
+    "explain": "show where in an image a run finds its answer",
+    "diagnose": "check every tensor of a network: gradients, steps, dead units, speed",
+    "export": "write a run's network for deployment: ONNX, torch.export or safetensors, INT8",
     "publish": "copy the runs of a sweep into results/ and write their report there",
+    "data": "show a data set on one page: classes, duplicates, mean images, augmentation",
     "show_batch": "save a training batch as a picture",
 }
+ELSEWHERE = {"show_batch": ("data", "show_batch")}  # module and function of a command without a module of its own
 COMPLETION = "-sc"  # with this the shell asks for completions, without the name of a command
 TRAIN_LINE = re.compile(r"^\s*(\S*python\S*\s+-m\s+)?\S*depthlab\s+train\s+")
 
@@ -35,7 +43,10 @@ def main() -> int:
     if name not in COMMANDS:
         print(f"error: {name}: no such command.\n{_usage(program)}", file=sys.stderr)
         return 2
-    code: int = import_module(f"depthlab.commands.{name}").main(arguments)
+    if name in ("train", "extend"):
+        prepare_signals()  # before the imports, which take a second
+    module, function = ELSEWHERE.get(name, (name, "main"))
+    code: int = getattr(import_module(f"depthlab.commands.{module}"), function)(arguments)
     return code
 
 

@@ -19,6 +19,7 @@ from depthlab.errors import InputError
 from ..conftest import compose_tree
 
 TREE: Any = compose_tree("trainer=cpu")
+del TREE["search"]  # which is for the sweeper of this name, and no part of a run
 for group in ("augment", "logger"):  # of which each component is listed also where it is off; here, ours
     extensions = [name for name, each in components(group).items() if each.extension]
     TREE[group] = {name: value for name, value in TREE[group].items() if name not in extensions}
@@ -195,7 +196,13 @@ LATER = {
 }
 # Likewise, and they do not make another run; loggers are off where nothing is said of them.
 SWITCHES = {"logger.tensorboard", "logger.wandb"}
-MAY_BE_ABSENT = {"trainer.compile", "trainer.steps_per_replay", "model.activation_checkpointing", *SWITCHES}
+MAY_BE_ABSENT = {
+    "trainer.compile",
+    "trainer.compile_scope",
+    "trainer.steps_per_replay",
+    "model.activation_checkpointing",
+    *SWITCHES,
+}
 
 
 def without(key: str) -> dict[str, Any]:

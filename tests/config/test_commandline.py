@@ -58,7 +58,7 @@ def test_help_and_configuration_import_neither_torch_nor_lightning(arguments: li
 
 
 def test_help_shows_the_groups_their_options_and_examples(command: Command) -> None:
-    text = command("train.py", "--help").stdout
+    text = command("train.py", "--help", fresh=True).stdout
     for group in ("model", "data", "optimizer", "schedule", "trainer", "logger", "experiment", "debug"):
         options = [*option_names(group), *(path.stem for path in (ROOT / "configs" / group).glob("*.yaml"))]
         assert options
@@ -314,7 +314,7 @@ def test_a_sweep_of_data_parallel_runs_makes_as_many_steps_on_as_many_images_as_
 
 @pytest.mark.parametrize("arguments", [["run=nowhere"], [], ["runn=x"], ["run=configs"]])
 def test_evaluate_names_what_is_no_run(command: Command, arguments: list[str]) -> None:
-    done = command("scripts/evaluate.py", *arguments)
+    done = command("scripts/evaluate.py", *arguments, fresh=True)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr

@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from depthlab.config.check import check
-from depthlab.config.registry import components, groups
+from depthlab.config.registry import components, groups, presets
 from depthlab.config.schema import PLACES
 from depthlab.errors import InputError
 from depthlab.runs.run import run
@@ -18,10 +18,12 @@ from ..conftest import ROOT, Compose, compose_tree
 from ..data.official import accept, write_cifar10, write_cifar100, write_folder, write_mnist
 
 CONFIGS = ROOT / "configs"
-FOLDERS = ("model", "trainer", "experiment", "debug")  # the groups with files; each file differs from the defaults
+FOLDERS = ("trainer", "experiment", "debug")  # the groups with files; each file differs from the defaults
 FILES = [(group, path.stem) for group in FOLDERS for path in sorted((CONFIGS / group).glob("*.yaml"))]
 OURS = [(group, name) for group in groups() for name, each in components(group).items() if each.extension is None]
-REGISTERED = [option for option in (*OURS, ("trainer", "auto"), ("logger", "csv")) if option[0] != "augment"]
+PRESETS = [(group, name) for group in groups() for name, (of, _) in presets(group).items() if (group, of) in OURS]
+REGISTERED = [*OURS, *PRESETS, ("trainer", "auto"), ("logger", "csv")]
+REGISTERED = [option for option in REGISTERED if option[0] != "augment"]
 REGISTERED = [option for option in REGISTERED if option not in FILES]
 OPTIONS = [*FILES, *REGISTERED]
 # Options that need more than the defaults: another task, other images, or a key without a default.
@@ -59,7 +61,7 @@ def test_no_file_lies_outside_the_groups() -> None:
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes_and_passes_the_check(group: str, option: str) -> None:
     config = check(compose_tree(*NEEDED.get(option, ()), f"{group}={option}"))
-    if (group, option) in FILES and group == "model":
+    if (group, option) in PRESETS and group == "model":
         assert config.model.name == option
     elif group in PLACES and option != "csv":
         assert option in getattr(config, PLACES[group])

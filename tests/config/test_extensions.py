@@ -87,6 +87,10 @@ MISTAKES = {
     "taken": (PLAIN.format(key='shape: int = key(1, help="x")'), "the key 'shape' is taken. Rename it."),
     "selector": (PLAIN.format(key='name: str = key("", help="x")'), "the key 'name' is taken"),
     "reserved": (PLAIN.format(key='values: int = key(1, help="x")'), "the key 'values' is taken"),
+    "preset": (
+        PLAIN.format(key='presets = {"early": {"peek": 1}}\n    peak: int = key(1, help="x")'),
+        "its preset 'early' has no such key as peek. Did you mean peak?",
+    ),
     "other base": (PLAIN.replace("ScheduleSpec", "ModelSpec").format(key="pass"), "must derive from ScheduleSpec"),
     "no group": (PLAIN.replace('"schedule"', '"shedule"').format(key="pass"), "no such group. Did you mean schedule?"),
     "bad name": (PLAIN.replace('"not_there"', '"my-own"').format(key="pass"), "use letters, digits and _ in the name"),

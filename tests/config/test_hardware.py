@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from depthlab.config.check import check
-from depthlab.config.hardware import Hardware, device_name, probe, probe_in_subprocess, resolve
+from depthlab.config.hardware import Hardware, device_name, probe, probe_in_subprocess, resolve, use_threads
 from depthlab.config.schema import TrainerConfig
 from depthlab.errors import InputError
 
@@ -107,3 +108,15 @@ def test_nothing_is_imported_from_where_one_stands(monkeypatch: pytest.MonkeyPat
     (tmp_path / "json.py").write_text("raise RuntimeError('not this one')")
     monkeypatch.chdir(tmp_path)
     assert probe_in_subprocess().cpu_cores > 0
+
+
+@pytest.mark.parametrize(("accelerator", "devices", "share"), [("gpu", 1, 16), ("gpu", 8, 2), ("cpu", 4, 4)])
+def test_each_process_of_a_run_takes_its_share_of_the_cores(
+    monkeypatch: pytest.MonkeyPatch, accelerator: str, devices: int, share: int
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    taken: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", taken.append)
+    machine = Hardware("stub", 16, False, ("simulated",) * 8, False, False)
+    assert use_threads(asked(accelerator=accelerator, devices=devices), machine, None) == share
+    assert taken == [share]

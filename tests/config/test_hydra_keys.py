@@ -98,7 +98,7 @@ def test_the_projects_own_files_are_not_replaced(mine: Path, tmp_path: Path, wor
 
 
 def test_a_sweep_with_values_of_the_launcher_is_planned(mine: Path, tmp_path: Path) -> None:
-    keys = "mode: MULTIRUN, sweeper: {params: {seed: '1,2'}}, launcher: {jobs_per_device: 1, retries: 2}"
+    keys = "mode: MULTIRUN, sweeper: {params: {seed: '1,2'}}, launcher: {jobs_per_device: 1, retries: 2, mps: 'off'}"
     write(mine, "sweep", f"name: mine\nhydra: {{{keys}}}")
     code, said = train(tmp_path, "experiment=sweep")
     assert (code, "2 of 2 jobs to run, 1 at a time" in said) == (0, True), said

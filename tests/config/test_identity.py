@@ -25,6 +25,7 @@ NOT_PART = {
     "name",
     "rerun",
     "dry_run",
+    "code",
     "paths.data_dir",
     "paths.log_dir",
     "logger.every_steps",
@@ -39,6 +40,7 @@ NOT_PART = {
     "trainer.num_threads",
     "trainer.compile",
     "trainer.steps_per_replay",
+    "trainer.compile_scope",
     "trainer.profiler",
     "model.activation_checkpointing",
 }

@@ -49,7 +49,8 @@ def shares(on: Augmentation, num_images: int = 64) -> tuple[Tensor, Batch]:
     unchanged = Normalization(torch.full((3,), 1 / 255), torch.zeros(SIZE, SIZE, 3))
     held = DeviceImages(images, labels, unchanged, 0, CPU)
     stream = TrainStream(num_images, num_images, 1, 0, False, "wrap", False, CPU)
-    mixed = Augmenter(on, stream, SIZE, SIZE, CPU).batch(held, stream.batch(0), 0)
+    augmenter = Augmenter(on, stream, SIZE, SIZE, CPU)
+    mixed = augmenter.batch(held, stream.batch(0), augmenter.draw(0))
     return mixed.images.double().mean(dim=(1, 2, 3)), Batch(
         mixed.images, mixed.labels, "train", *mixed.others(slice(None))
     )

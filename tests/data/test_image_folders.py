@@ -16,7 +16,7 @@ from depthlab.data.batch import SPLITS
 from depthlab.data.datamodule import ImageDataModule
 from depthlab.data.device_images import DeviceImages
 from depthlab.data.image_files import FileImages, decode
-from depthlab.data.streamed_images import MOST_PENDING, StreamedImages
+from depthlab.data.streamed_images import MOST_PENDING, StreamedImages, send_together
 from depthlab.errors import InputError
 
 from .official import write_folder
@@ -268,3 +268,17 @@ def test_large_images_are_cut_out_batch_by_batch_and_come_out_alike(
     assert held._normalizer._table is None
     for number, images in enumerate(expected):
         assert torch.equal(without.transfer_batch_to_device(number, CPU, 0).images, images)
+
+
+def test_one_copy_sends_tensors_of_every_kind() -> None:
+    tensors = [
+        torch.arange(30, dtype=torch.uint8).view(2, 5, 3),
+        torch.tensor([3, -4], dtype=torch.int64),
+        torch.tensor([True, False, True]),
+        torch.tensor([0.5]),
+    ]
+    sent = send_together(tensors, torch.device("cpu"), pin_memory=False)
+    assert len({tensor.untyped_storage().data_ptr() for tensor in sent}) == 1
+    for one, other in zip(sent, tensors, strict=True):
+        assert torch.equal(one, other)
+        assert one.dtype == other.dtype

@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 import torch
 import torchvision
-import yaml
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from depthlab import models
-from depthlab.config.registry import components
+from depthlab.config.registry import components, presets
 from depthlab.models import Dense, ResNet, TwoStream, cifar_net, count_macs, count_params, imagenet_net, wide_net
 from depthlab.models.blocks import PreActivationBlock, StridedConv2d
 
@@ -222,10 +221,10 @@ def test_torch_hub_builds_networks_from_the_folder(name: str) -> None:
     assert network(torch.zeros(2, 3, 28, 28)).shape == (2, 7)
 
 
-def test_torch_hub_lists_every_network_that_has_a_configuration() -> None:
-    presets = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / "configs" / "model").glob("*.yaml")}
-    extensions = {name for name, each in components("model").items() if each.extension}  # hubconf.py lists ours
-    names = {name for name, preset in presets.items() if not extensions.intersection(preset["defaults"])}
+def test_torch_hub_lists_every_preset() -> None:
+    ours = {name for name, each in components("model").items() if not each.extension}  # hubconf.py lists no others
+    names = {name for name, (component, _) in presets("model").items() if component in ours}
+    assert {"plain20", "resnet1202", "densenet121"} <= names
     source = ast.parse((ROOT / "hubconf.py").read_text())
     entries = {alias.name for node in source.body if isinstance(node, ast.ImportFrom) for alias in node.names}
     assert names <= entries

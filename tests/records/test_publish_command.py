@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 
 from depthlab.commands.publish import main
+from depthlab.records.atomic_files import STAGING
 from depthlab.records.provenance import HISTORY, MANIFEST, make_manifest
+from depthlab.records.publishing import publish
 from depthlab.records.record import find_records
 
 from ..report.synthetic import write_diagnostics, write_sweep
 
 
+@pytest.mark.slow
 def test_a_sweep_becomes_a_few_files_with_a_page_a_manifest_and_a_history(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -41,3 +44,16 @@ def test_what_may_not_be_published_leaves_nothing(tmp_path: Path, capsys: pytest
     assert not (tmp_path / "results").exists()
     assert main([str(tmp_path / "x"), "--results", str(tmp_path / "results"), "--allow-dirty"]) == 0
     assert "4 of 4 records are of source that differed" in (tmp_path / "results" / "x" / "README.md").read_text()
+
+
+def test_pages_of_a_folder_elsewhere_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--pages", str(tmp_path / "x"), "--results", str(tmp_path / "results")]) == 2
+    assert "is not below" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_kill_left_half_written_is_in_no_manifest(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "logs" / "x", seeds=1)
+    publish(tmp_path / "logs" / "x", tmp_path / "results" / STAGING / "x")
+    publish(tmp_path / "logs" / "x", tmp_path / "results" / "x")
+    assert list(make_manifest(tmp_path / "results")) == ["x"]

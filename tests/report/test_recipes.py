@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from scipy import stats
 
 from depthlab.report.core.collection import collect
 from depthlab.report.core.comparisons import Comparison, compare_recipes, sentence
+from depthlab.report.core.document import Section
 from depthlab.report.core.groups import find_settings, group_runs
 from depthlab.report.core.margin import declared_margin
+from depthlab.report.core.search_section import search_sections
+from depthlab.report.depth_study.best_rate import find_families, rate_sections, slope
 from depthlab.report.report import make_report
 
 from .synthetic import write_run
@@ -101,3 +107,141 @@ def test_the_margin_of_the_command_line_reaches_the_page(tmp_path: Path) -> None
     page = make_report([tmp_path / "sweep"], tmp_path / "out", margin=0.5).markdown.read_text()
     assert "equal within the margin of 0.5 points" in page
     assert "margin" not in make_report([tmp_path / "sweep"], tmp_path / "out").markdown.read_text()
+
+
+def write_rates(root: Path, best: Mapping[str, float], noise: float = 0.0, seeds: int = 3) -> None:
+    """Runs of seven rates, whose validation error is lowest at each network's best one."""
+    random = np.random.RandomState(0)
+    for network, rate in best.items():
+        for step in range(-6, 1):
+            for seed in range(1, seeds + 1):
+                shift = random.normal(0, noise) if noise else 0.0
+                error = 5 + 20 * abs(step / 2 - math.log10(rate) + shift)
+                write_run(root, network, seed, error, error, overrides={"optimizer.lr": 10 ** (step / 2)}, points=0)
+
+
+def rates_of(root: Path) -> Section:
+    (section,) = rate_sections(group_runs(collect([root]).runs))
+    return section
+
+
+def test_the_slope_of_the_best_rate_is_found(tmp_path: Path) -> None:
+    """Planted: a factor of 1/10 for plain networks from depth 20 to 80, none for residual ones."""
+    write_rates(tmp_path, {"plain20": 0.1, "plain38": 0.0316, "plain80": 0.01, "resnet20": 0.1, "resnet80": 0.1})
+    plain, residual, difference = rates_of(tmp_path).findings
+    assert plain.title == "Best rate, plain"
+    assert plain.word == "falls with depth"
+    assert plain.text.startswith("times 0.32 for each doubling of depth (95 % CI 0.")
+    assert "depths 20, 38, 80; n = 3 a depth" in plain.text
+    assert (residual.title, residual.word) == ("Best rate, residual", "no trend shown")
+    assert residual.text.startswith("times 1.00 for each doubling")
+    assert difference.word == "differ"
+    assert difference.text.startswith("the factor of plain networks is 0.32 times that of residual ones")
+    (table,) = rates_of(tmp_path).tables
+    assert [row[:5] for row in table.rows if row[0] == "plain"] == [
+        ("plain", 20, 7, 3, 0.1), ("plain", 38, 7, 3, 0.032), ("plain", 80, 7, 3, 0.01),
+    ]  # fmt: skip
+
+
+def test_the_interval_of_the_slope_covers_it_and_is_no_narrower_than_the_grid(tmp_path: Path) -> None:
+    for name, noise in (("exact", 0.0), ("noisy", 0.4)):
+        write_rates(tmp_path / name, {"plain20": 0.1, "plain80": 0.01}, noise, seeds=4)
+        (family,) = find_families(group_runs(collect([tmp_path / name]).runs))
+        trend = slope(family.judged)
+        assert trend.interval is not None
+        low, high = trend.interval
+        assert low < -0.5 < high
+        # Two depths, two doublings apart, four seeds, rates half a decade apart: as if rounded to them.
+        floor = 0.5 / math.sqrt(12) * math.sqrt(2 / 4) / 2
+        assert high - low >= 2 * stats.t.ppf(0.975, 6) * floor * 0.999
+
+
+def test_equal_errors_count_as_the_rate_between_and_edges_are_said(tmp_path: Path) -> None:
+    for network in ("plain20", "plain56"):
+        for rate, error in ((0.01, 5.0), (0.1, 5.0), (1.0, 50.0)):
+            write_run(tmp_path, network, 1, error, error, overrides={"optimizer.lr": rate}, points=0)
+    (family,) = find_families(group_runs(collect([tmp_path]).runs))
+    assert [each.best.values for each in family.depths] == [{(1,): pytest.approx(-1.5)}] * 2
+    write_run(tmp_path, "plain56", 1, 2.0, 2.0, overrides={"optimizer.lr": 0.001}, points=0)
+    (finding,) = rates_of(tmp_path).findings
+    assert finding.text.endswith(
+        "1 of 2 best rates are the lowest or the highest that was run, so the trend may be steeper."
+    )
+
+
+def test_a_depth_that_learns_at_no_rate_has_no_best_one(tmp_path: Path) -> None:
+    write_rates(tmp_path, {"plain20": 0.1, "plain56": 0.03})
+    for rate in (0.01, 0.1, 1.0):
+        write_run(tmp_path, "plain110", 1, 89.0, 89.0 + rate, overrides={"optimizer.lr": rate}, points=0)
+    section = rates_of(tmp_path)
+    assert section.lines == ("plain, depth 110: no rate leaves the error clearly below chance, so none is the best.",)
+    assert "depths 20, 56;" in section.findings[0].text
+
+
+def test_two_rates_or_one_depth_have_no_section(tmp_path: Path) -> None:
+    for network, rates in (("plain20", (0.01, 0.1, 1.0)), ("plain56", (0.01, 0.1))):
+        for rate in rates:
+            write_run(tmp_path, network, 1, 5.0, 5.0, overrides={"optimizer.lr": rate}, points=0)
+    assert rate_sections(group_runs(collect([tmp_path]).runs)) == []
+
+
+SEARCH: dict[str, Any] = {
+    "version": 1,
+    "objective": "val/err",
+    "metric": {"name": "err", "title": "error", "unit": "%", "better": "lower"},
+    "space": {
+        "optimizer.lr": {"low": 0.001, "high": 1.0, "step": None, "log": True, "whole": False},
+        "model": {"choices": ["plain20", "resnet20"]},
+    },
+    "search": {"trials": 4},
+    "importance": {"optimizer.lr": 0.75, "model": 0.25},
+    "command": "python train.py model=resnet20 optimizer.lr=0.1",
+    "best": None,
+    "trials": [
+        {"number": 1, "state": "complete", "params": {"optimizer.lr": "0.01", "model": "plain20"}, "value": 30.0,
+         "values": [29.0, 31.0], "num_diverged": 0},
+        {"number": 2, "state": "complete", "params": {"optimizer.lr": "0.1", "model": "resnet20"}, "value": 3.0,
+         "values": [2.5, 3.5], "num_diverged": 0},
+        {"number": 3, "state": "pruned", "params": {"optimizer.lr": "0.9", "model": "plain20"}, "value": None,
+         "values": [], "num_diverged": 0},
+        {"number": 4, "state": "running", "params": {}, "value": None},
+    ],
+}  # fmt: skip
+
+
+def test_the_page_of_a_search_has_its_best_trials_figures_and_command(tmp_path: Path) -> None:
+    write_run(tmp_path, "plain20", 1, 5.0, 5.0, points=0)
+    path = tmp_path / "sweep" / "search-0a1b2c3d" / "search.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(SEARCH))
+    report = make_report([tmp_path], tmp_path / "report")
+    section = report.document.sections[0]
+    assert section.heading == "Search"
+    assert section.lines[0] == "4 of 4 trials (2 complete, 1 pruned, 1 running); objective: val/err."
+    assert section.lines[1].startswith("Best: optimizer.lr=0.1, model=resnet20 with 3.00 ± 0.71 %, n = 2. As the best")
+    assert section.lines[2].endswith("(fANOVA): optimizer.lr 75 %, model 25 %.")
+    assert section.text == SEARCH["command"]
+    assert [row[:3] for row in section.tables[0].rows] == [("2", "0.1", "resnet20"), ("1", "0.01", "plain20")]
+    names = ("search_slices", "search_history", "search_parallel")
+    assert [figure.name for figure in section.figures] == list(names)
+    assert all((tmp_path / "report" / "figures" / f"{name}.png").stat().st_size > 5000 for name in names)
+    assert SEARCH["command"] in report.page.read_text()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"trials": None},
+        {"trials": [{**SEARCH["trials"][0], "value": "nan"}]},
+        {"trials": [{**SEARCH["trials"][0], "params": {"optimizer.lr": "fast", "model": "plain20"}}]},
+        {"trials": [{**SEARCH["trials"][0], "params": {"optimizer.lr": "0.1", "model": "alexnet"}}]},
+        {"space": []},
+        {"search": {}},
+    ],
+)
+def test_a_damaged_search_is_named_and_the_report_is_written(tmp_path: Path, change: dict[str, Any]) -> None:
+    path = tmp_path / "sweep" / "search-0a1b2c3d" / "search.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({**SEARCH, **change}))
+    (section,) = search_sections([tmp_path])
+    assert section.lines[0].startswith("search-0a1b2c3d/search.json is damaged (")

@@ -21,12 +21,12 @@ from depthlab.report.readme_blocks import fill
 from ..conftest import ROOT
 
 RESULTS = ROOT / "results"
-FOLDERS = published_folders(RESULTS)
+FOLDERS = [folder.relative_to(RESULTS).as_posix() for folder in published_folders(RESULTS)]
 # Hashes of every number (see `numbers`), computed from the run directories of commit 57277ca.
 CONVERTED = {
     "cifar10_depth_short": "f69016dd92df9baadd2d6f62cb4302c50e1544be92b757672d5c6d20742380d1",
-    "digits_depth": "0c1c5606a072ce677ba6365a2d798b147382c951a85342a9eef8b4090b627523",
-    "digits_without_warmup": "132649b84ff62b9fd27c7e5ae174f7c2d5c1dfda5bb77ee703cfd78e9cb77273",
+    "superseded/digits_depth": "0c1c5606a072ce677ba6365a2d798b147382c951a85342a9eef8b4090b627523",
+    "superseded/digits_without_warmup": "132649b84ff62b9fd27c7e5ae174f7c2d5c1dfda5bb77ee703cfd78e9cb77273",
     "folds_digits": "9113ecd92a2a7a1792a5bfbfffd9aea62be9db0c7ca770cfd00fed4ea3836300",
     "mnist_depth": "687603c9a5e8fa74a02f030e3e62559d1b24920c07989a1476c19399f616cc9f",
     "precision_cifar10_short": "87b783491542aaa75bad598a582e70f7289dd08bccb330733423735dc1c4854a",
@@ -40,7 +40,7 @@ CONVERTED = {
 
 @pytest.fixture(scope="module")
 def records() -> dict[str, list[Record]]:
-    return {folder.name: [read_record(directory) for directory in find_records(folder)] for folder in FOLDERS}
+    return {name: [read_record(directory) for directory in find_records(RESULTS / name)] for name in FOLDERS}
 
 
 @pytest.mark.parametrize("kind", ["residual", "plain"])
@@ -69,9 +69,9 @@ def test_results_are_few_and_small() -> None:
     assert len(listed.stdout.splitlines()) < 600
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_committed_records_name_no_folder_of_a_machine(records: dict[str, list[Record]], folder: Path) -> None:
-    for record in records[folder.name]:
+@pytest.mark.parametrize("name", FOLDERS)
+def test_committed_records_name_no_folder_of_a_machine(records: dict[str, list[Record]], name: str) -> None:
+    for record in records[name]:
         assert record.is_done
         assert record.config["paths"] == {"data_dir": "data", "log_dir": "logs"}
         assert "paths." not in record.command
@@ -92,18 +92,19 @@ def test_every_defect_of_a_record_is_in_the_history(records: dict[str, list[Reco
             assert len(commits([record])) == 1 or str(record.run) in section
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_links_of_a_page_lead_somewhere(folder: Path) -> None:
+@pytest.mark.parametrize("name", FOLDERS)
+def test_links_of_a_page_lead_somewhere(name: str) -> None:
+    folder = RESULTS / name
     readme, page = (folder / "README.md").read_text(), (folder / "report.html").read_text()
     for target in [*re.findall(r"\]\(([^)#]+)", readme), *re.findall(r'href="([^":#]+)"', page)]:
         assert target.startswith("http") or (folder / target).exists(), target
     assert f"../{HISTORY}" in readme and f"../{HISTORY}" in page
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_the_page_says_what_is_wrong_with_the_source(records: dict[str, list[Record]], folder: Path) -> None:
-    readme = (folder / "README.md").read_text()
-    found = records[folder.name]
+@pytest.mark.parametrize("name", FOLDERS)
+def test_the_page_says_what_is_wrong_with_the_source(records: dict[str, list[Record]], name: str) -> None:
+    readme = (RESULTS / name / "README.md").read_text()
+    found = records[name]
     assert (f"{len(dirty_runs(found))} of {len(found)} records are of source that differed" in readme) == bool(
         dirty_runs(found)
     )

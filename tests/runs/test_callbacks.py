@@ -24,7 +24,7 @@ from depthlab.runs.run import run
 from depthlab.training.module import SupervisedModule
 from depthlab.training.spec import CallbackSpec
 
-from ..conftest import Compose
+from ..conftest import Compose, Uninterrupted
 from ..whole_runs import SMALL, forget_the_end, results, same_weights, set_status, stop_after
 
 # The second validation, at step 6, improves on nothing.
@@ -69,10 +69,10 @@ def test_a_run_that_stopped_early_and_was_killed_before_its_record_is_only_teste
 
 @pytest.mark.parametrize("stop_at", [2, 3, 5])
 def test_early_stopping_goes_on_where_it_was(
-    compose_config: Compose, monkeypatch: pytest.MonkeyPatch, stop_at: int
+    compose_config: Compose, uninterrupted: Uninterrupted, monkeypatch: pytest.MonkeyPatch, stop_at: int
 ) -> None:
     overrides = (*SMALL, *STOPPING, "checkpoint.every_steps=2")
-    whole = run(compose_config(*overrides, "name=whole"), "").directory
+    whole = uninterrupted(*overrides)
     with monkeypatch.context() as patch:
         stop_after(patch, stop_at)
         assert run(compose_config(*overrides, "name=cut"), "").status == "interrupted"
@@ -145,8 +145,10 @@ def test_averages_are_those_of_the_formula(compose_config: Compose) -> None:
 
 
 @pytest.mark.parametrize("stop_at", [2, 6, 7])
-def test_averages_go_on_where_they_were(compose_config: Compose, monkeypatch: pytest.MonkeyPatch, stop_at: int) -> None:
-    whole = run(compose_config(*SMALL, *EMA, "name=whole"), "").directory
+def test_averages_go_on_where_they_were(
+    compose_config: Compose, uninterrupted: Uninterrupted, monkeypatch: pytest.MonkeyPatch, stop_at: int
+) -> None:
+    whole = uninterrupted(*SMALL, *EMA)
     with monkeypatch.context() as patch:
         stop_after(patch, stop_at)
         run(compose_config(*SMALL, *EMA, "name=cut"), "")
@@ -187,9 +189,9 @@ def test_a_monitored_rate_is_no_part_of_what_a_run_is(compose_config: Compose) -
 
 @pytest.mark.parametrize("stop_at", [5, 6])
 def test_a_monitored_rate_goes_on_where_it_was(
-    compose_config: Compose, monkeypatch: pytest.MonkeyPatch, stop_at: int
+    compose_config: Compose, uninterrupted: Uninterrupted, monkeypatch: pytest.MonkeyPatch, stop_at: int
 ) -> None:
-    whole = run(compose_config(*SMALL, *MONITORED, "name=whole"), "").directory
+    whole = uninterrupted(*SMALL, *MONITORED)
     with monkeypatch.context() as patch:
         stop_after(patch, stop_at)
         run(compose_config(*SMALL, *MONITORED, "name=cut"), "")

@@ -23,7 +23,7 @@ import torch
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from PIL import Image
 
-from depthlab.commands import evaluate, publish, report, show_batch, status
+from depthlab.commands import data, evaluate, publish, report, status
 from depthlab.config.check import check
 from depthlab.config.identity import find_key, flatten
 from depthlab.config.schema import as_dict
@@ -228,7 +228,7 @@ def test_a_thousand_command_lines(finished: Path, tmp_path: Path, monkeypatch: p
         assert code in (0, 1, 2), (words, code, said)
         assert code == 0 or said.strip(), words
         assert code != 0 or not is_nonsense, (words, said)
-    for main in (status.main, report.main, evaluate.main, publish.main, show_batch.main):
+    for main in (status.main, report.main, evaluate.main, publish.main, data.show_batch):
         for word in ("--nothing", "/nowhere", "\udcff", "run=", "run=/dev/zero", "\x1b[31m", "--out", "x" * 5000):
             said_by(main, word)
     assert contents(logs) == before

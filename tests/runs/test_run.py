@@ -28,7 +28,7 @@ from depthlab.runs.run import run
 from depthlab.training.endings import Interrupted
 from depthlab.training.module import SupervisedModule
 
-from ..conftest import Compose
+from ..conftest import Compose, Uninterrupted
 from ..data.official import write_folder
 from ..records.test_checkpoints import files_up_to
 from ..typing_in import signals_restored
@@ -101,11 +101,15 @@ def test_one_seed_gives_one_result_bit_for_bit(
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("stop_at", [2, 6, 7])
 def test_a_continued_run_ends_as_if_it_had_never_stopped(
-    compose_config: Compose, monkeypatch: pytest.MonkeyPatch, precision: str, stop_at: int
+    compose_config: Compose,
+    uninterrupted: Uninterrupted,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+    stop_at: int,
 ) -> None:
     allow_bf16(monkeypatch)
     overrides = (*SMALL, f"trainer.precision={precision}", "checkpoint.every_steps=2")
-    whole = run(compose_config(*overrides, "name=whole"), "").directory
+    whole = uninterrupted(*overrides)
     with monkeypatch.context() as patch:
         stop_after(patch, stop_at)
         cut = run(compose_config(*overrides, "name=cut"), "")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -75,12 +77,33 @@ def code_of(tree: dict[str, Any]) -> int:
             return ended.code
 
 
+@pytest.fixture(scope="session")
+def wholes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("wholes")
+
+
 def only_run(tree: dict[str, Any]) -> Path:
     (directory,) = find_records(Path(tree["paths"]["log_dir"]) / str(tree["name"]))
     return directory
 
 
-def assert_stopped_and_goes_on(tree: dict[str, Any], patched: pytest.MonkeyPatch, moment: str, number: int) -> None:
+_WHOLE: dict[str, Path] = {}
+
+
+def whole_run(tree: dict[str, Any], folder: Path) -> Path:
+    """The same run without a stop; the tests of a process share it."""
+    paths = {**tree["paths"], "log_dir": str(folder)}
+    key = json.dumps({**tree, "paths": None})
+    if key not in _WHOLE:
+        logs = {**tree, "paths": paths, "name": f"whole-{len(_WHOLE)}"}
+        assert code_of(logs) == 0
+        _WHOLE[key] = only_run(logs)
+    return _WHOLE[key]
+
+
+def assert_stopped_and_goes_on(
+    tree: dict[str, Any], patched: pytest.MonkeyPatch, moment: str, number: int, wholes: Path
+) -> None:
     """Stop the run at a moment, continue it, and compare it with one that was not stopped."""
     with patched.context() as patch:
         signal_at(patch, *MOMENTS[moment], number)
@@ -91,12 +114,11 @@ def assert_stopped_and_goes_on(tree: dict[str, Any], patched: pytest.MonkeyPatch
     assert list_checkpoints(directory)[0].name == f"step-{record.steps:08d}.ckpt"
     assert record.steps >= 1
     assert code_of(tree) == 0
-    whole = {**tree, "name": "whole"}
-    assert code_of(whole) == 0
-    continued, expected = read_record(directory), read_record(only_run(whole))
+    whole = whole_run(tree, wholes)
+    continued, expected = read_record(directory), read_record(whole)
     assert (continued.status, continued.metrics_ema) == ("finished", expected.metrics_ema)
-    assert same_weights(directory, only_run(whole))
-    assert results(directory) == results(only_run(whole))
+    assert same_weights(directory, whole)
+    assert results(directory) == results(whole)
 
 
 PLACES = [
@@ -109,29 +131,29 @@ PLACES = [
 
 @pytest.mark.parametrize(("kind", "moment"), PLACES)
 def test_a_run_that_is_asked_to_stop_has_a_checkpoint_and_goes_on(
-    compose_config: Compose, monkeypatch: pytest.MonkeyPatch, kind: str, moment: str
+    compose_config: Compose, monkeypatch: pytest.MonkeyPatch, wholes: Path, kind: str, moment: str
 ) -> None:
     if kind == "chunks":
         monkeypatch.setattr(build, "why_not_capturable", lambda *args: None)
     tree = as_dict(compose_config(*SMALL, "checkpoint.every_steps=4", *KINDS[kind]))
-    assert_stopped_and_goes_on(tree, monkeypatch, moment, signal.SIGTERM)
+    assert_stopped_and_goes_on(tree, monkeypatch, moment, signal.SIGTERM, wholes)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])
 @pytest.mark.parametrize("moment", ["batch", pytest.param("validation", marks=pytest.mark.slow)])
 def test_every_stop_signal_stops(
-    compose_config: Compose, monkeypatch: pytest.MonkeyPatch, moment: str, number: int
+    compose_config: Compose, monkeypatch: pytest.MonkeyPatch, wholes: Path, moment: str, number: int
 ) -> None:
     tree = as_dict(compose_config(*SMALL, *KINDS["accumulating"]))
-    assert_stopped_and_goes_on(tree, monkeypatch, moment, number)
+    assert_stopped_and_goes_on(tree, monkeypatch, moment, number, wholes)
 
 
 def test_a_run_that_a_callback_ends_and_a_signal_stops_is_tested_later(
-    compose_config: Compose, monkeypatch: pytest.MonkeyPatch
+    compose_config: Compose, monkeypatch: pytest.MonkeyPatch, wholes: Path
 ) -> None:
     stopping = ("callbacks.early_stopping.patience=1", "callbacks.early_stopping.min_delta=1000")
     tree = as_dict(compose_config(*SMALL, "callbacks=early_stopping", *stopping, "trainer.val_every_steps=3"))
-    assert_stopped_and_goes_on(tree, monkeypatch, "last validation", signal.SIGTERM)
+    assert_stopped_and_goes_on(tree, monkeypatch, "last validation", signal.SIGTERM, wholes)
     assert read_record(only_run(tree)).steps == 6
 
 
@@ -194,10 +216,19 @@ CASES = {
 }
 
 
+# scripts/kill_trials.py --stop draws the others.
+STOPPED_PROCESSES = [
+    ("accumulating", signal.SIGTERM, "all of them"),
+    ("validating", signal.SIGUSR1, "the first process"),
+    ("two processes", signal.SIGTERM, "the first process"),
+    ("two processes", signal.SIGINT, "all of them"),
+    ("two processes that validate", signal.SIGUSR1, "all of them"),
+    ("two processes that validate", signal.SIGTERM, "the first process"),
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
-@pytest.mark.parametrize("to", ["the first process", "all of them"])
+@pytest.mark.parametrize(("case", "number", "to"), STOPPED_PROCESSES)
 def test_a_process_that_is_asked_to_stop_ends_with_75_and_a_checkpoint(
     tmp_path: Path, case: str, number: signal.Signals, to: str
 ) -> None:
@@ -224,8 +255,14 @@ def test_a_process_that_is_asked_to_stop_ends_with_75_and_a_checkpoint(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["one process", "two processes"])
-@pytest.mark.parametrize("to", ["the first process", "all of them"])
+@pytest.mark.parametrize(
+    ("case", "to"),
+    [
+        ("one process", "the first process"),
+        ("two processes", "the first process"),
+        ("two processes", "all of them"),
+    ],
+)
 def test_a_process_that_is_stopped_while_it_tests_is_tested_again(tmp_path: Path, case: str, to: str) -> None:
     """The test is slow here: an image a batch."""
     strategy = ("trainer=ddp_cpu",) if case == "two processes" else ()
@@ -266,3 +303,103 @@ def test_stock_callbacks_work_in_several_processes(tmp_path: Path, callbacks: st
     assert record.status == "finished"
     assert record.metrics_ema is not None
     assert record.metrics_ema.keys() <= record.metrics.keys()
+
+
+@pytest.mark.slow
+def test_a_run_that_slept_while_its_folder_was_removed_writes_nothing_into_the_next_ones(tmp_path: Path) -> None:
+    places = (f"paths.log_dir={tmp_path}", "trainer=cpu", "trainer.num_threads=1", "logger=csv")
+    length = ("trainer.max_steps=400", "trainer.val_every_steps=20", "logger.every_steps=5")
+    words = [sys.executable, "train.py", "data=digits", *SMALL, *places, *length]
+    with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) as sleeper:
+        until = time.monotonic() + 120
+        while not list(tmp_path.glob("runs/*/progress.json")) and sleeper.poll() is None:
+            assert time.monotonic() < until, "the run did not start"
+            time.sleep(0.02)
+        sleeper.send_signal(signal.SIGSTOP)
+        shutil.rmtree(tmp_path / "runs")
+        assert subprocess.run(words, cwd=ROOT, check=False).returncode == 0
+        before = {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()}
+        sleeper.send_signal(signal.SIGCONT)
+        assert sleeper.stderr is not None
+        assert "was removed while this process worked on it" in sleeper.stderr.read()
+    assert sleeper.returncode == 73
+    assert {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()} == before
+
+
+# --- signals while modules are imported ---
+
+LOUD = """
+import os, signal
+try:
+    os.kill(os.getpid(), signal.{name})
+    for _ in range(1000): pass
+except BaseException as error:  # as modules in C do
+    raise ImportError("cannot import a part of it") from error
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "prepare", "code"),
+    [
+        *((name, "prepare_signals", 75) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2")),
+        *(("SIGINT", *case) for case in (("prepare_signals", 130), ("stop_when_asked", 75))),
+    ],
+)
+def test_a_signal_while_a_module_is_imported_ends_the_process_cleanly(
+    tmp_path: Path, name: str, prepare: str, code: int
+) -> None:
+    (tmp_path / "loud.py").write_text(LOUD.format(name=name))
+    program = f"from depthlab.runs import exits; exits.{prepare}(); print('before'); import loud; print('after')"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (code, "before\n")
+    assert done.stderr == ("" if code == 130 else "stopped; the same command goes on from the last checkpoint\n")
+
+
+def test_a_signal_between_two_programs_of_one_process_waits_for_the_second() -> None:
+    second = "from depthlab.runs import exits; exits.stop_when_asked(); print('not stopped')"
+    program = (
+        "import os, signal, sys; from depthlab.runs import exits; exits.prepare_signals(); exits.block_signals(); "
+        f"os.kill(os.getpid(), signal.SIGTERM); os.execv(sys.executable, [sys.executable, '-c', {second!r}])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (75, "")
+
+
+NUM_OFFSETS = 40
+CPU_SECONDS_OF_A_START = 4.0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for the CPU time of a process")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])
+def test_a_process_that_is_stopped_while_it_imports_ends_cleanly(tmp_path: Path, number: signal.Signals) -> None:
+    """Most of the modules that are imported early are small and many, and torch is most of the time."""
+    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+    for idx in range(signals.index(number), NUM_OFFSETS, len(signals)):
+        process = started(tmp_path / str(idx), "trainer.max_steps=12")
+        wait_for_cpu_seconds(process, CPU_SECONDS_OF_A_START * (idx / NUM_OFFSETS) ** 2)
+        process.send_signal(number)
+        said, _ = process.communicate(timeout=120)
+        assert process.returncode in ((75, 130) if number == signal.SIGINT else (75,)), said
+        assert "Traceback" not in said
+
+
+def wait_for_cpu_seconds(process: subprocess.Popen[str], seconds: float) -> None:
+    """Until the process has used so much, and handles SIGTERM: while Python itself starts, signals are Python's."""
+    tick = os.sysconf("SC_CLK_TCK")
+    while process.poll() is None:
+        used = sum(map(int, Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[11:13])) / tick
+        (caught,) = (
+            int(line.split()[1], 16)
+            for line in Path(f"/proc/{process.pid}/status").read_text().splitlines()
+            if line.startswith("SigCgt:")
+        )
+        if used >= seconds and caught & 1 << (signal.SIGTERM - 1):
+            return
+        time.sleep(0.003)

@@ -1,8 +1,8 @@
 """A job without training: reads a frozen configuration and does what plan.json in the log folder says of its seed.
 
 Its plan may hold: seconds (how long it takes), code (its exit code), fails (how many attempts fail), status,
-saving (how long a checkpoint takes), stubborn (takes no notice of SIGTERM), child (starts another process),
-detached (which does not die with it).
+reason (why it failed), saving (how long a checkpoint takes), stubborn (takes no notice of SIGTERM), child (starts
+another process), detached (which does not die with it).
 """
 
 import json
@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import depthlab
 from depthlab.records.directory import Held, claim
 from depthlab.records.record import write_record
 
@@ -58,7 +59,7 @@ def work(frozen: dict, plan: dict, directory: Path, stopped: list) -> int:
         time.sleep(0.005)
     code = plan.get("code", 1) if count < plan.get("fails", 99 if "code" in plan else 0) else 0
     print(f"stub seed {config['seed']} ends with {code}")
-    write_record(directory, record(frozen, plan.get("status", "finished") if code == 0 else "failed"))
+    write_record(directory, record(frozen, plan.get("status", "finished") if code == 0 else "failed", plan))
     trace(config, "end")
     return code
 
@@ -73,7 +74,7 @@ def start_child(config: dict, dies: bool) -> None:
     trace(config, "child", child.pid)
 
 
-def record(frozen: dict, status: str) -> dict:
+def record(frozen: dict, status: str, plan: dict | None = None) -> dict:
     config = frozen["config"]
     err = 10.0 + config["seed"]
     return {
@@ -89,7 +90,7 @@ def record(frozen: dict, status: str) -> dict:
         "wall_seconds": 50.0,
         "stretches": [{"training_seconds": 40.0}],
         "device": "cpu: stub",
-        "failure": {"reason": "planned"} if status == "failed" else None,
+        "failure": {"reason": (plan or {}).get("reason", "planned")} if status == "failed" else None,
     }
 
 
@@ -102,6 +103,7 @@ def trace(config: dict, event: str, pid: int | None = None) -> None:
         "devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "threads": os.environ["OMP_NUM_THREADS"],
         "num_threads": config["trainer"]["num_threads"],
+        "code": depthlab.__file__,
     }
     with (Path(config["paths"]["log_dir"]) / "trace.jsonl").open("a") as file:
         file.write(json.dumps(line) + "\n")

@@ -21,6 +21,7 @@ TINY = ("data=digits", "model=resnet20", "model.depth=8", "trainer=cpu", "traine
 SBATCH = """#!/bin/sh
 here="$(dirname "$0")"
 cp "$1" "$here/script.sh"
+echo "$PYTHONPATH" > "$here/path.txt"
 echo "Submitted batch job 12"
 for task in 0 1; do
   export SLURM_JOB_ID=$((13 + task)) SLURM_ARRAY_JOB_ID=12 SLURM_ARRAY_TASK_ID=$task SLURM_NTASKS=1
@@ -53,7 +54,7 @@ def slurm(tmp_path: Path) -> Path:
 def test_a_sweep_on_slurm_is_one_array_job_whose_tasks_are_runs(command: Command, slurm: Path, tmp_path: Path) -> None:
     path = f"{slurm}{os.pathsep}{os.environ['PATH']}"
     typed = ["train.py", *TINY, f"paths.log_dir={tmp_path / 'logs'}", "-m", "seed=1,2", "hydra/launcher=slurm"]
-    done = command(*typed, PATH=path)
+    done = command(*typed, PATH=path, fresh=True)
     logs = "\n".join(log.read_text() for log in slurm.glob("*.log"))
     assert done.returncode == 0, f"{done.stdout}{done.stderr}{logs}"
     script = (slurm / "script.sh").read_text()
@@ -61,7 +62,9 @@ def test_a_sweep_on_slurm_is_one_array_job_whose_tasks_are_runs(command: Command
         assert line in script, script
     records = [json.loads(each.read_text()) for each in sorted(tmp_path.glob("logs/runs/*/record.json"))]
     assert [(record["status"], record["seed"]) for record in records] == [("finished", 1), ("finished", 2)]
-    again = command(*typed, PATH=path)  # finished runs are skipped there too
+    assert f"{tmp_path / 'logs' / 'runs' / 'sweep' / 'code-'}" in (slurm / "path.txt").read_text()
+    assert not list(tmp_path.glob("logs/runs/sweep/code-*"))  # the sweep is done
+    again = command(*typed, PATH=path, fresh=True)  # finished runs are skipped there too
     assert again.returncode == 0
     assert [json.loads(each.read_text()) for each in sorted(tmp_path.glob("logs/runs/*/record.json"))] == records
 
@@ -72,7 +75,7 @@ def test_a_sweep_on_ray_runs_on_two_workers(command: Command, tmp_path: Path) ->
     takes = ("hydra.launcher.ray.remote.num_gpus=0", "hydra.launcher.ray.remote.num_cpus=1")
     local = ("hydra/launcher=ray", "hydra.launcher.ray.init.num_cpus=2", *takes)
     typed = ["train.py", *TINY, f"paths.log_dir={tmp_path}", "-m", "seed=1,2", *local]
-    done = command(*typed, timeout_seconds=500)
+    done = command(*typed, timeout_seconds=500, fresh=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "ConfigStore" not in done.stderr
     records = [json.loads(each.read_text()) for each in sorted(tmp_path.glob("runs/*/record.json"))]

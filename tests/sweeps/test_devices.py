@@ -56,6 +56,12 @@ def test_gpus_hold_one_job_each_unless_asked():
     assert find_devices(hardware(gpus=4), {"gpu": 9}, 2, {})["gpu"].num_places == 8
 
 
+def test_a_gpu_has_one_job_at_first_where_the_number_is_to_be_found_and_threads_for_the_most():
+    devices = find_devices(hardware(gpus=2, cores=32), {"gpu": 40}, "auto", {})["gpu"]
+    assert (devices.num_places, devices.num_threads) == (2, 2)
+    assert find_devices(hardware(cores=4), {"cpu": 9}, "auto", {})["cpu"].num_places == 4
+
+
 def test_gpus_are_named_as_the_environment_names_them():
     assert gpu_names(2, {}) == ["0", "1"]
     assert gpu_names(2, {"CUDA_VISIBLE_DEVICES": "3, GPU-12ab,-1"}) == ["3", "GPU-12ab"]
@@ -68,6 +74,7 @@ def test_a_job_sees_its_own_devices_and_threads_only():
         "CUDA_VISIBLE_DEVICES": "2,5",
         "OMP_NUM_THREADS": "3",
         "MKL_NUM_THREADS": "3",
+        "TORCHINDUCTOR_COMPILE_THREADS": "3",
     }
     assert Lease("cpu", ("0",), 1).environment()["CUDA_VISIBLE_DEVICES"] == ""
 

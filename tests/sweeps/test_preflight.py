@@ -134,6 +134,7 @@ def test_labels_tell_the_jobs_of_a_sweep_apart(logs, capfd):
         ((None, "stopp", 0), "on_error=stopp: no such choice. Did you mean stop"),
         ((None, "stop", -1), "retries=-1"),
         ((None, "stop", True), "retries=True"),
+        (("auto", "stop", 0, "onn"), "mps=onn: no such choice. Did you mean on"),
     ],
 )
 def test_settings_are_checked_by_name(given, message):

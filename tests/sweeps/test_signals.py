@@ -81,6 +81,16 @@ def test_ctrl_c_twice_stops_now(logs):
     assert none_alive(logs)
 
 
+def test_ctrl_c_twice_leaves_two_seconds_for_a_checkpoint_that_is_being_written(logs):
+    launcher = start_two_of_four(logs, saving=1.0)
+    launcher.send_signal(signal.SIGINT)
+    wait_for(lambda: "stopping" in launcher.stdout.readline())
+    time.sleep(0.4)
+    launcher.send_signal(signal.SIGINT)
+    assert launcher.wait(10) == 130
+    assert logs.seeds("stop") == [0, 1]
+
+
 def test_a_killed_launcher_leaves_no_process(logs):
     launcher = start_two_of_four(logs, stubborn=True, child=True)
     wait_for(lambda: len(logs.trace("child")) == 2)

@@ -8,15 +8,27 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from depthlab.errors import InputError
+from depthlab.models import resnet56
+from depthlab.optim.schedules import Schedule
 from depthlab.records.curve_file import read_curves
 from depthlab.records.record import read_record
 from depthlab.runs.evaluate import evaluate_run
 from depthlab.runs.run import run
-from depthlab.training.compiling import CACHE_VARIABLE, compile_training
+from depthlab.tasks.task import ClassificationTask
+from depthlab.training.compiling import (
+    CACHE_VARIABLE,
+    COMPILE_THREADS,
+    FirstCallRetried,
+    compilable_blocks,
+    compile_training,
+    remove_empty_files,
+)
+from depthlab.training.module import SupervisedModule
 
-from ..conftest import Compose
+from ..conftest import Command, Compose
 from ..whole_runs import SMALL, stop_after, weights
 from . import small
 
@@ -112,3 +124,89 @@ def test_without_a_compiler_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr("depthlab.training.compiling.importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match=remedy):
         compile_training(small.classifier(), accelerator)
+
+
+def count_graphs(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Compile without a compiler; a graph is noted each time one is made."""
+    graphs: list[object] = []
+    compile_ = torch.compile
+
+    def noting(graph: torch.fx.GraphModule, inputs: object) -> object:
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr("depthlab.training.compiling.importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr(torch, "compile", lambda forward, dynamic, options: compile_(forward, backend=noting))
+    torch.compiler.reset()
+    return graphs
+
+
+def test_blocks_of_one_shape_share_what_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs = count_graphs(monkeypatch)
+    network = resnet56()
+    images = torch.randn(2, 3, 32, 32)
+    expected = network.forward(images)
+    module = SupervisedModule(network, torch.optim.SGD, Schedule(1.0, lambda step: 1.0), ClassificationTask())
+    compile_training(module, "gpu")
+    assert torch.equal(module.train_forward(images), expected)
+    assert len(graphs) == 5  # three widths, and two changes of width
+    module.eval()
+    module(images)
+    assert len(graphs) == 5  # evaluation is eager
+
+
+def test_stages_that_are_computed_twice_are_compiled_with_their_network() -> None:
+    assert len(compilable_blocks(resnet56())) == 27
+    assert compilable_blocks(resnet56(activation_checkpointing=True)) == []
+    assert compilable_blocks(nn.Sequential(nn.Linear(2, 2))) == []
+
+
+def test_a_damaged_cache_is_left_for_a_new_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    said: list[str] = []
+    calls: list[str] = []
+
+    def forward(images: torch.Tensor) -> torch.Tensor:
+        calls.append(os.environ[CACHE_VARIABLE])
+        if calls[-1] == str(tmp_path):
+            raise RuntimeError("invalid ELF header\nand more")
+        return images
+
+    compiled = FirstCallRetried(forward, said.append)
+    for _ in range(2):
+        compiled(torch.zeros(1))
+    assert len(calls) == 3
+    assert calls[1] != str(tmp_path)
+    (line,) = said
+    assert "RuntimeError: invalid ELF header)" in line
+    with pytest.raises(ZeroDivisionError):  # what fails twice is no matter of the cache
+        FirstCallRetried(lambda images: images / (1 // 0), said.append)(torch.zeros(1))
+
+
+def test_files_that_a_power_cut_left_empty_are_compiled_again(tmp_path: Path) -> None:
+    for name, content in (("a.so", ""), ("b.py", "x = 1"), ("c.lock", "")):
+        (tmp_path / name).write_text(content)
+    remove_empty_files(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.py", "c.lock"]
+
+
+def test_a_job_compiles_with_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("depthlab.training.compiling.shutil.which", lambda name: name)
+    monkeypatch.delenv(COMPILE_THREADS, raising=False)
+    compile_training(small.classifier(), "cpu")
+    assert os.environ[COMPILE_THREADS] == str(torch.get_num_threads())
+
+
+@pytest.mark.slow
+@NEEDS_COMPILER
+def test_a_run_whose_compile_cache_was_cut_short_compiles_again(command: Command, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    words = ["data=digits", "model=resnet20", "model.depth=8", "trainer=cpu", "trainer.compile=true", "logger=csv"]
+    words += ["trainer.max_steps=2", "trainer.val_every_steps=2", f"paths.log_dir={tmp_path / 'logs'}"]
+    for seed in (1, 2):
+        done = command("train.py", *words, f"seed={seed}", TORCHINDUCTOR_CACHE_DIR=str(cache))
+        assert done.returncode == 0, done.stdout + done.stderr
+        damaged = [path for path in cache.rglob("*") if path.is_file()]
+        assert damaged
+        for path in damaged:
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])

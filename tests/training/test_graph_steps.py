@@ -19,7 +19,8 @@ from depthlab.records.record import read_record
 from depthlab.runs import build
 from depthlab.runs.run import run
 from depthlab.training.callbacks.progress import ProgressView
-from depthlab.training.graph_steps import StepChunks, _leaving_no_trace, why_not_capturable
+from depthlab.training.capture import leaving_no_trace
+from depthlab.training.graph_steps import StepChunks, why_not_capturable
 
 from ..conftest import Compose
 from ..whole_runs import SMALL, allow_bf16, results, same_weights, stop_after, weights
@@ -242,10 +243,7 @@ def test_a_captured_run_agrees_with_an_ordinary_one(
 
 
 @pytest.mark.parametrize("steps_before", [0, 2])
-def test_the_steps_before_a_capture_leave_no_trace(monkeypatch: pytest.MonkeyPatch, steps_before: int) -> None:
-    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: torch.get_rng_state())
-    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: torch.set_rng_state(state))
-
+def test_the_steps_before_a_capture_leave_no_trace(steps_before: int) -> None:
     def train(tried_steps: int) -> tuple[Tensor, ...]:
         module = small.classifier()
         optimizer = torch.optim.AdamW(module.network.parameters(), lr=0.1)
@@ -259,7 +257,7 @@ def test_the_steps_before_a_capture_leave_no_trace(monkeypatch: pytest.MonkeyPat
         for _ in range(steps_before):
             take_step()
         if tried_steps:
-            with _leaving_no_trace(module, optimizer):
+            with leaving_no_trace(module.network, optimizer, torch.device("cpu")):
                 for _ in range(tried_steps):
                     take_step()
         for _ in range(2):

@@ -9,11 +9,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import update_bn
 
 from depthlab.data.datamodule import ImageDataModule
 from depthlab.training.callbacks import stopwatch
-from depthlab.training.callbacks.precise_bn import AveragedBatchNorm
+from depthlab.training.callbacks.precise_bn import AveragedBatchNorm, average_statistics
 from depthlab.training.callbacks.stopwatch import Stopwatch
+from depthlab_benchmarks.captured import OperatorCount
 
 from .small import classifier, few_images, plan, trainer
 
@@ -100,3 +102,15 @@ def test_statistics_are_left_alone_before_the_last_step(data: ImageDataModule) -
 
 def test_statistics_are_averaged_where_a_callback_ends_the_run(data: ImageDataModule) -> None:
     assert with_batch_norm(6, data, should_stop=True).running_mean.any()
+
+
+def test_the_averages_are_those_of_torch_without_a_reading_of_the_device() -> None:
+    ours, theirs = (nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    batches = [torch.randn(5, 3, 4, 4, generator=torch.Generator().manual_seed(seed)) for seed in range(4)]
+    with OperatorCount() as count:
+        average_statistics(ours.eval(), batches)
+    update_bn(batches, theirs)
+    assert not ours.training
+    assert count.names["aten::_local_scalar_dense"] == 0
+    assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in ours.state_dict().items())

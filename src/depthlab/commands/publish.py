@@ -9,10 +9,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from depthlab.config.program import command_words
 from depthlab.errors import InputError
+from depthlab.records.atomic_files import STAGING, replacing_folder
 from depthlab.records.provenance import note_publication, write_manifest
 from depthlab.records.published_pages import README, tidy_pages
 from depthlab.records.publishing import publish
@@ -32,12 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         for folder in options.folders:
-            target = folder if options.pages else options.results / folder.resolve().name
-            if not options.pages:
-                copies = publish(folder, target, options.allow_dirty, options.allow_mixed)
-                note_publication(options.results, target)
-                print(f"{len(copies)} runs -> {target}")
-            _write_pages(target, options.results)
+            _publish(folder, options)
         write_manifest(options.results)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -45,9 +42,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _write_pages(folder: Path, results: Path) -> None:
-    """The report of a published folder, in its committed form."""
+def _publish(folder: Path, options: argparse.Namespace) -> None:
+    """Publish one folder, or make its pages anew: all files at once, so that a kill leaves no mixture."""
     from depthlab.report.report import make_report, print_report
 
-    print_report(make_report([folder], folder, markdown_name=README))
-    tidy_pages(folder, results)
+    target = folder if options.pages else options.results / folder.resolve().name
+    if not target.is_relative_to(options.results):
+        raise InputError(f"{target} is not below {options.results}. Name that folder with --results.")
+    with replacing_folder(options.results, target) as copy:
+        if not options.pages:
+            published = publish(folder, target, options.allow_dirty, options.allow_mixed, copy)
+        report = make_report([copy], copy, markdown_name=README)
+        tidy_pages(copy, options.results / STAGING)
+    if not options.pages:
+        note_publication(options.results, target)
+        print(f"{len(published)} runs -> {target}")
+    figure = target / report.figure.relative_to(copy) if report.figure else None
+    print_report(replace(report, page=target / report.page.name, figure=figure))

@@ -18,7 +18,7 @@ from depthlab.config.combinations import check_combinations
 from depthlab.config.identity import flatten
 from depthlab.config.nearest import nearest
 from depthlab.config.registry import Group, components, groups, lookup
-from depthlab.config.schema import PLACES, SECTIONS, RunKeys, TrainConfig
+from depthlab.config.schema import PLACES, SEARCH, SECTIONS, RunKeys, SearchConfig, TrainConfig
 from depthlab.config.spec import Key, OptionalSpec, Spec, keys_of, range_error
 from depthlab.errors import InputError
 
@@ -37,6 +37,7 @@ def check(tree: Any) -> TrainConfig:
         raise InputError(f"configuration={tree!r}: a group of keys is expected here.")
     _check_plain(tree)
     _check_top_level(tree)
+    check_search(tree.get(SEARCH, {}))
     parts: dict[str, Any] = {name: tree[name] for name in keys_of(RunKeys) if name in tree}
     parts = dict(vars(_typed(RunKeys, parts, "")))
     optional = {group.name for group in groups().values() if group.selector is None}
@@ -53,6 +54,18 @@ def check(tree: Any) -> TrainConfig:
     return config
 
 
+def check_search(node: Any) -> SearchConfig:
+    """The keys of a search, which a configuration may hold and a run does not have.
+
+    Raises:
+        InputError: as `check`.
+    """
+    search: SearchConfig = _typed(SearchConfig, node, SEARCH, defaults=True)
+    for name, info in keys_of(SearchConfig).items():
+        _check_value(f"{SEARCH}.{name}", info, getattr(search, name))
+    return search
+
+
 def _check_plain(tree: Mapping[str, Any]) -> None:
     """Refuse what OmegaConf would look up elsewhere, and numbers that nothing here can hold."""
     for name, value in flatten(tree).items():
@@ -65,7 +78,7 @@ def _check_plain(tree: Mapping[str, Any]) -> None:
 
 
 def _check_top_level(tree: Mapping[str, Any]) -> None:
-    known = [*keys_of(RunKeys), *SECTIONS, *(name for name in groups() if name not in SECTIONS)]
+    known = [*keys_of(RunKeys), *SECTIONS, SEARCH, *(name for name in groups() if name not in SECTIONS)]
     for name, value in tree.items():
         if name not in known:
             raise InputError(f"{name}={value}: no such key. {nearest(str(name), known)}")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
+from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -142,6 +145,22 @@ def _check_options(arguments: Sequence[str]) -> None:
     given = [name for name, value in asked.items() if value]
     if len(given) > 1:
         raise InputError(f"{' and '.join(given)}: one at a time. --cfg job shows a sweep's configuration without -m.")
+
+
+def composed(overrides: Sequence[str], folder: Path) -> dict[str, Any]:
+    """The resolved configuration of one run, not yet checked, for commands that start none.
+
+    Args:
+        overrides: those of `train`.
+        folder: the configuration files.
+
+    Raises:
+        InputError, and what `CONFIGURATION_ERRORS` lists: `explain` says either in a few lines.
+    """
+    check_names(overrides, folder)
+    with initialize_config_dir(config_dir=str(folder), version_base="1.3"):
+        tree = OmegaConf.to_container(compose("train", overrides=list(overrides)), resolve=True)
+    return cast(dict[str, Any], tree)
 
 
 def explain(error: Exception) -> str:

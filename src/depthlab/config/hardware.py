@@ -84,7 +84,7 @@ def use_threads(trainer: TrainerConfig, hardware: Hardware, recorded: int | None
     """
     import torch
 
-    share = max(1, hardware.cpu_cores // (trainer.devices if trainer.accelerator == "cpu" else 1))
+    share = max(1, hardware.cpu_cores // trainer.devices)  # each process of a run is on this machine
     asked = os.environ.get("OMP_NUM_THREADS", "")
     share = int(asked) if asked.isdigit() and int(asked) > 0 else share
     num_threads = recorded or trainer.num_threads or share

@@ -25,12 +25,14 @@ from depthlab.config.identity import flatten
 from depthlab.config.sweep_size import check_sweep
 from depthlab.errors import InputError
 
+SEARCHER = "hydra_plugins.depthlab_pool.SearchSweeper"  # checks its space itself
 OWN_LAUNCHER = "hydra_plugins.depthlab_pool.PoolLauncher"  # composes the jobs itself and uses nothing of their `hydra`
+HYDRAS_OWN = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"  # runs the jobs in this process
 # Hydra fills these in itself, from the command line.
 FILLED_IN = ("overrides.", "runtime.", "job.override_dirname")
 # Of a launcher: numbers and names. Not where it writes, what a scheduler is told besides, or to which cluster it talks.
 LAUNCHER_KEYS = (
-    *("jobs_per_device", "on_error", "retries"),
+    *("jobs_per_device", "on_error", "retries", "mps"),
     *("name", "timeout_min", "max_num_timeout", "signal_delay_s", "nodes", "tasks_per_node", "gpus_per_node"),
     *("cpus_per_task", "mem_gb", "partition", "account", "array_parallelism", "stderr_to_stdout"),
     *("ray.init.num_cpus", "ray.remote.num_gpus", "ray.remote.num_cpus", "ray.remote.max_calls"),
@@ -38,19 +40,22 @@ LAUNCHER_KEYS = (
 PLAIN = re.compile(r"[\w.,:@+-]*")  # what a value of a launcher may consist of: it may become a line of a script
 
 
-def check_hydra_keys(arguments: Sequence[str], config_dir: Path) -> None:
+def check_hydra_keys(arguments: Sequence[str], config_dir: Path) -> Path | None:
     """Refuse configuration files that set more of `hydra` than they may, and sweeps that are empty or too large.
 
     Args:
         arguments: the command line.
         config_dir: the folder of the project's own configuration files.
 
+    Returns:
+        The folder of a sweep whose jobs a cluster's launcher starts in processes of its own; None for all else.
+
     Raises:
         InputError: names the key and what is allowed.
     """
     options = get_args_parser().parse_args(list(arguments))
     if options.help or options.hydra_help or options.shell_completion or options.info is not None or options.cfg:
-        return  # these only print what was composed
+        return None  # these only print what was composed
     overrides = OverridesParser.create().parse_overrides(options.overrides)
     loader = _loader(config_dir, options.config_dir)
     trusted = _compose(_loader(config_dir), [each for each in overrides if _is_hydra(each)])
@@ -58,12 +63,26 @@ def check_hydra_keys(arguments: Sequence[str], config_dir: Path) -> None:
     _compare(composed, trusted)
     check_name("name", str(composed.name))  # the folder of a sweep has this name, and Hydra makes it
     params = composed.hydra.sweeper.params or {}
-    if options.multirun or composed.hydra.mode is RunMode.MULTIRUN:
+    is_sweep = options.multirun or composed.hydra.mode is RunMode.MULTIRUN
+    if composed.hydra.sweeper._target_ == SEARCHER:
+        _check_search(composed, is_sweep)
+    elif typed := [str(each.input_line) for each in overrides if each.key_or_group.startswith("search.")]:
+        raise InputError(f"{typed[0]}: without a search it means nothing. Type -m hydra/sweeper=search as well.")
+    elif is_sweep:
         jobs = check_sweep(overrides, {str(key): value for key, value in params.items()})
         if composed.hydra.launcher._target_ != OWN_LAUNCHER:
             for choice in _choices(jobs, loader):
                 others = [each for each in overrides if each.key_or_group != choice.key_or_group]
                 _compare(_compose(loader, [*others, choice]), trusted)
+            return None if composed.hydra.launcher._target_ == HYDRAS_OWN else Path(composed.hydra.sweep.dir)
+    return None
+
+
+def _check_search(composed: DictConfig, is_sweep: bool) -> None:
+    if not is_sweep:
+        raise InputError("hydra/sweeper=search: a search has many runs. Type -m as well.")
+    if composed.hydra.launcher._target_ != OWN_LAUNCHER:
+        raise InputError("hydra/sweeper=search: it stops runs of this machine's queue. Leave hydra/launcher=pool.")
 
 
 def _is_hydra(override: Override) -> bool:

@@ -6,13 +6,14 @@ too, but Hydra copies its whole content a hundred times for --help.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from depthlab.config.registry import Group, components, groups
-from depthlab.config.schema import SECTIONS, RunKeys
+from depthlab.config.registry import Group, components, groups, presets
+from depthlab.config.schema import SEARCH, SECTIONS, RunKeys, SearchConfig
 from depthlab.config.spec import OptionalSpec, composed_values
 
 ALWAYS_THERE = ("augment", "logger")  # groups whose components are listed also where they are off
@@ -29,7 +30,8 @@ def options() -> dict[str, dict[str, dict[str, Any]]]:
     }
     for group in groups().values():
         own = found.setdefault(group.name, {})
-        own.update({name: _node(group, name) for name in components(group.name)})
+        own.update({name: _node(group, name, {}) for name in components(group.name)})
+        own.update({name: _node(group, *preset) for name, preset in presets(group.name).items()})
     return found
 
 
@@ -44,7 +46,7 @@ def _base() -> dict[str, Any]:
     for group in groups().values():
         if group.selector is None:
             base.setdefault(group.name, {}).update(_off_values(group.name))
-    return {**base, "loss": None}
+    return {**base, SEARCH: composed_values(SearchConfig), "loss": None}
 
 
 def _off_values(group: str) -> dict[str, Any]:
@@ -57,9 +59,9 @@ def _off_values(group: str) -> dict[str, Any]:
     return found
 
 
-def _node(group: Group, name: str) -> dict[str, Any]:
+def _node(group: Group, name: str, preset: Mapping[str, Any]) -> dict[str, Any]:
     spec = components(group.name)[name].spec
-    values = composed_values(spec)
+    values = {**composed_values(spec), **preset}
     if group.selector is not None:
         return {group.selector: name, **values}
     return {**getattr(spec, "options", {}), name: values or True}

@@ -14,13 +14,13 @@ import importlib.util
 import pkgutil
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import depthlab
 from depthlab.config.nearest import nearest
@@ -143,6 +143,19 @@ def components(group: str) -> dict[str, Component]:
     return {name: each for name, each in found.components.items() if name not in found.duplicates}
 
 
+def presets(group: str) -> dict[str, tuple[str, Mapping[str, Any]]]:
+    """The presets of a group's components by name: the component, and the keys that differ from its defaults.
+
+    A preset with the name of a component, or of another preset, is not among them; the first one stays.
+    """
+    found: dict[str, tuple[str, Mapping[str, Any]]] = {}
+    for component, each in components(group).items():
+        for name, values in each.spec.presets.items():
+            if name not in groups()[group].components:
+                found.setdefault(name, (component, values))
+    return found
+
+
 def lookup(group: str, name: str) -> type[Spec]:
     """The spec registered as `name`.
 
@@ -185,7 +198,7 @@ def load() -> None:
     """Import every component, once."""
     for module in _own_modules():
         importlib.import_module(module)
-    for extension, module in _extensions():
+    for extension, module in extension_modules():
         with _importing(extension):
             importlib.import_module(module)
 
@@ -197,12 +210,27 @@ def _own_modules() -> Iterator[str]:
             yield from (module.name for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."))
 
 
-def _extensions() -> Iterator[tuple[Extension, str]]:
+def extension_modules() -> list[tuple[Extension, str]]:
+    """The modules that extensions register components in, in the order in which they are imported.
+
+    A snapshot of the code has a list of them as `EXTENSIONS`: what was installed since is not there.
+    """
     namespace = importlib.util.find_spec(NAMESPACE)
+    if namespace is not None and namespace.origin is not None:  # a namespace package has none
+        listed = getattr(importlib.import_module(NAMESPACE), "EXTENSIONS", None)
+        if listed is not None:
+            return [(Extension(name, version), module) for name, version, module in listed]
     places = list(namespace.submodule_search_locations or []) if namespace else []
+    return [*_files_in(places), *_entry_points()]
+
+
+def _files_in(places: list[str]) -> Iterator[tuple[Extension, str]]:
     for found in sorted(pkgutil.iter_modules(places, f"{NAMESPACE}."), key=lambda module: module.name):
         spec = importlib.util.find_spec(found.name)
         yield Extension(found.name, _content_version(spec.origin if spec else None)), found.name
+
+
+def _entry_points() -> Iterator[tuple[Extension, str]]:
     for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
         distribution = point.dist
         name, version = (distribution.name, distribution.version) if distribution else (point.name, "-")
@@ -210,10 +238,15 @@ def _extensions() -> Iterator[tuple[Extension, str]]:
 
 
 def _content_version(file: str | None) -> str:
-    """What stands for the version of a single file, which has none."""
+    """What stands for the version of a file, or of a folder with all its modules, which have none."""
     if file is None or not Path(file).is_file():
         return "-"
-    return f"sha256:{hashlib.sha256(Path(file).read_bytes()).hexdigest()[:12]}"
+    path = Path(file)
+    digest = hashlib.sha256(path.read_bytes())
+    others = sorted({*path.parent.rglob("*.py")} - {path}) if path.name == "__init__.py" else []
+    for module in others:
+        digest.update(f"\n{module.relative_to(path.parent).as_posix()}\n".encode() + module.read_bytes())
+    return f"sha256:{digest.hexdigest()[:12]}"
 
 
 @contextmanager

@@ -104,6 +104,13 @@ class TrainerConfig:
         optional=True,
         help="compile forward and backward; the first step then takes a minute or so",
     )
+    compile_scope: str = key(
+        "auto",
+        identity=False,
+        optional=True,
+        choices=("auto", "network", "blocks"),
+        help="what is compiled at once; auto: blocks on a GPU, else the network",
+    )
     steps_per_replay: int = key(
         1,
         positive=True,
@@ -111,6 +118,21 @@ class TrainerConfig:
         optional=True,
         help="on a CUDA GPU: steps captured as a CUDA graph, so many to a batch",
     )
+
+
+@dataclass
+class SearchConfig:
+    """How `hydra/sweeper=search` looks for the best values. It is no part of a run: records do not hold it."""
+
+    trials: int = key(50, positive=True, maximum=10_000, help="configurations that are tried")
+    seeds: int = key(3, positive=True, maximum=1000, help="runs of each, from the configuration's seed on")
+    objective: str | None = key(None, help="val/NAME of a metric, its mean over the seeds; null: the task's main one")
+    pruner: str = key(
+        "median",
+        choices=("median", "halving", "none"),
+        help="stops a trial at a validation: behind the median of the others, or not in the best quarter",
+    )
+    seed: int = key(0, minimum=0, below=2**32, help="of the search's own random choices")
 
 
 @dataclass
@@ -127,6 +149,13 @@ class RunKeys:
     )
     rerun: bool = key(composed=False, identity=False, help="move a finished run's directory aside and repeat it")
     dry_run: bool = key(composed=False, identity=False, help="say what would run, and where; start nothing")
+    code: str = key(
+        "same",
+        identity=False,
+        optional=True,
+        choices=("same", "any"),
+        help="any: accept finished runs, and continue others, that were made by other code",
+    )
 
 
 @dataclass
@@ -141,6 +170,7 @@ class TrainConfig:
     seed: int
     rerun: bool
     dry_run: bool
+    code: str
     paths: PathsConfig
     checkpoint: CheckpointConfig
     logger: LoggerConfig
@@ -166,6 +196,7 @@ SECTIONS: dict[str, Any] = {
     "trainer": TrainerConfig,
     "augment": AugmentConfig,
 }
+SEARCH = "search"  # the section of the sweeper of this name, which `check_search` reads
 # The section of the configuration in which the components of a group lie, and the attribute that holds those on.
 PLACES = {
     "augment": "augmentations",
@@ -205,7 +236,8 @@ def _components_as_dict(group: str, on: dict[str, Spec]) -> dict[str, Any]:
 
 def known_keys() -> list[str]:
     """Every dotted key that some configuration has."""
-    keys = {*keys_of(RunKeys)} | {f"{section}.{name}" for section, cls in SECTIONS.items() for name in keys_of(cls)}
+    sections = {**SECTIONS, SEARCH: SearchConfig}
+    keys = {*keys_of(RunKeys)} | {f"{section}.{name}" for section, cls in sections.items() for name in keys_of(cls)}
     for group in groups().values():
         for name, component in group.components.items():
             own = keys_of(component.spec)

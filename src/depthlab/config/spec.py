@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
+from depthlab.config.nearest import nearest
 from depthlab.errors import InputError
 
 _KEY = "depthlab.key"
@@ -95,6 +96,7 @@ class Spec:
     """A component as the configuration sees it: its keys, and how it is built. Subclasses are frozen dataclasses."""
 
     registered: ClassVar[str] = ""  # its name, set by `register`
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # further options of its group: keys that differ, by name
 
     def values(self) -> dict[str, Any]:
         """The keys with their values, lists copied."""
@@ -125,6 +127,11 @@ def check_declaration(cls: type, name: str) -> None:
     for f in fields(cls):
         if _KEY not in f.metadata:
             raise InputError(f"{where}: declare {f.name} with key(..., help=...), as every key.")
+    own = keys_of(cls)
+    for preset, values in getattr(cls, "presets", {}).items():
+        for key in values:
+            if key not in own:
+                raise InputError(f"{where}: its preset {preset!r} has no such key as {key}. {nearest(key, list(own))}")
 
 
 def range_error(name: str, info: Key, value: Any) -> str | None:

@@ -28,14 +28,23 @@ def check_sweep(overrides: Sequence[Override], params: Mapping[str, Any]) -> dic
     Raises:
         InputError: names the key and the number of jobs.
     """
-    parts = {key: _parse(key, value) for key, value in params.items()}
-    parts |= {override.get_key_element(): override for override in overrides}
+    parts = sweep_parts(overrides, params)
     number = 1
     for override in parts.values():
         number *= _count(override)
         if number > MOST_JOBS:
             raise InputError(f"{override.input_line}: {number:,} jobs. A sweep takes at most {MOST_JOBS:,}.")
     return parts
+
+
+def sweep_parts(overrides: Sequence[Override], params: Mapping[str, Any]) -> dict[str, Override]:
+    """What is typed and what an experiment's file sweeps over, by key: the command line goes before the file.
+
+    Raises:
+        InputError: a parameter of the file cannot be swept over.
+    """
+    parts = {key: _parse(key, value) for key, value in params.items()}
+    return parts | {override.get_key_element(): override for override in overrides}
 
 
 def _parse(key: str, value: Any) -> Override:

@@ -27,6 +27,8 @@ ERASED_RATIO = (0.3, 1 / 0.3)
 JITTER, ERASING, MIXUP, CUTMIX, CHOICE = range(1, 6)
 
 Arrays = tuple[NDArray[Any], ...]
+MoreDraws = dict[str, tuple[Tensor, ...]]  # of one batch, by augmentation
+MIX = "mixup, cutmix"  # one draw decides between the two; no registered name looks like this
 
 
 class NamedDraws:
@@ -113,7 +115,7 @@ class Held(Protocol):
 
 @dataclass(frozen=True)
 class Augmenter:
-    """Makes whole augmented batches of images of one size on one device."""
+    """Makes whole augmented batches of images of one size. What it draws lies on `device`."""
 
     augmentation: Augmentation
     stream: TrainStream
@@ -121,22 +123,35 @@ class Augmenter:
     width: int
     device: torch.device
 
-    def batch(self, held: Held, draws: AugmentParams, number: int) -> Mixed:
-        """Batch `number`: jittered as bytes, cropped, mirrored, normalised, then erased, then mixed."""
+    def draw(self, number: int) -> MoreDraws:
+        """What the augmentations that are on draw for batch `number`, by name; `device` holds them."""
+        on, size = self.augmentation, (self.height, self.width)
+        found: MoreDraws = {}
+        if on.color_jitter:
+            found["color_jitter"] = self._draw(number, jitter_factors, on.color_jitter)
+        if on.random_erasing:
+            found["random_erasing"] = self._draw(number, erased_boxes, on.random_erasing, *size)
+        for other in on.others:
+            found[other.spec.registered] = self._draw(number, other.draw, *size)
+        if on.mixes:
+            found[MIX] = self._draw(number, mixtures, on.mixup, on.cutmix, *size)
+        return found
+
+    def batch(self, held: Held, draws: AugmentParams, more: MoreDraws) -> Mixed:
+        """A batch jittered as bytes, cropped, mirrored, normalised, then erased, then mixed; `more` is from `draw`."""
         on = self.augmentation
-        factors = torch.stack(self._draw(number, jitter_factors, on.color_jitter), dim=1) if on.color_jitter else None
+        factors = torch.stack(more["color_jitter"], dim=1) if on.color_jitter else None
         images, labels = held.train_batch(draws, factors)
         if on.random_erasing:
-            box = Box(*self._draw(number, erased_boxes, on.random_erasing, self.height, self.width))
-            images.masked_fill_(box.mask(self.height, self.width), 0)
+            images.masked_fill_(Box(*more["random_erasing"]).mask(self.height, self.width), 0)
         for other in on.others:
-            images = other.spec.apply(images, self._draw(number, other.draw, self.height, self.width))
-        return self._mix(images, labels, number) if on.mixes else Mixed(images, labels)
+            images = other.spec.apply(images, more[other.spec.registered])
+        return self._mix(images, labels, more[MIX]) if on.mixes else Mixed(images, labels)
 
-    def _mix(self, images: Tensor, labels: Tensor, number: int) -> Mixed:
+    def _mix(self, images: Tensor, labels: Tensor, draws: tuple[Tensor, ...]) -> Mixed:
         """Each image with the one before it in the batch, the first with the last."""
         on = self.augmentation
-        share, *box, kept = self._draw(number, mixtures, on.mixup, on.cutmix, self.height, self.width)
+        share, *box, kept = draws
         others = images.roll(1, 0)
         if on.mixup:
             images = torch.lerp(others, images, share[:, None, None, None])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,13 +10,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from torch import Tensor
 
 from depthlab.config.images import ImageSpec
-from depthlab.data.augment import OFF, Augmentation, Augmenter
+from depthlab.data.augment import OFF, Augmentation, Augmenter, MoreDraws
 from depthlab.data.batch import SPLITS, Batch
 from depthlab.data.device_images import DeviceImages, Normalization, fit_normalization
 from depthlab.data.image_files import FileImages
 from depthlab.data.loaders import EvalBatches, TrainBatches
+from depthlab.data.pictures import Preprocessing
 from depthlab.data.selection import Selection, choose_classes
 from depthlab.data.source import Labelled, fingerprint
 from depthlab.data.spec import ImagesSpec
@@ -32,6 +35,25 @@ class Split(NamedTuple):
     arrays: dict[str, Labelled]
     classes: tuple[str, ...]
     fingerprint: str
+
+
+class BatchDraws(NamedTuple):
+    """What is random about a training batch: `crops`, and by augmentation what else was drawn, (n, ...) each."""
+
+    crops: AugmentParams
+    more: MoreDraws
+
+    def tensors(self) -> list[Tensor]:
+        """All of them in a fixed order."""
+        crops = self.crops
+        own = [crops.image_idx, crops.top, crops.left, crops.flip]
+        return [*own, *(each for draws in self.more.values() for each in draws)]
+
+    def with_tensors(self, tensors: Sequence[Tensor]) -> BatchDraws:
+        """Draws of the same augmentations from `tensors`, in the order of `tensors()`."""
+        rest = iter(tensors[4:])
+        more = {name: tuple(next(rest) for _ in draws) for name, draws in self.more.items()}
+        return BatchDraws(AugmentParams(*tensors[:4]), more)
 
 
 class ImageDataModule(LightningDataModule):
@@ -103,6 +125,12 @@ class ImageDataModule(LightningDataModule):
     def normalization(self) -> Normalization:
         """What the training images ask for."""
         return fit_normalization(self.arrays["train"][0], self.spec.normalization)
+
+    @cached_property
+    def preprocessing(self) -> Preprocessing:
+        """What an image goes through outside of training; checkpoints hold it."""
+        is_resized = getattr(self.spec, "image_size", None) is not None
+        return Preprocessing(self.normalization, self.classes, self.image_shape, is_resized)
 
     @property
     def num_outputs(self) -> int:
@@ -179,19 +207,29 @@ class ImageDataModule(LightningDataModule):
     def train_batch(self, number: int, device: torch.device) -> Batch:
         """Training batch `number`, this process's part of it, made on `device`."""
         held = self.on_device("train", device)
-        stream = self.stream(held.draws_device)
-        draws = self._needed(stream.batch(number))
         if isinstance(held, StreamedImages):
-            held.prefetch(draws.image_idx.numpy())
-            for later in range(number + 1, number + 1 + PREFETCHED):
-                held.prefetch(self._needed(stream.batch(later)).image_idx.numpy())
+            for later in range(number, number + 1 + PREFETCHED):
+                held.prefetch(self._needed(self.stream(held.draws_device).batch(later)).image_idx.numpy())
+        return self.batch_of(self.draw(number, held.draws_device, device), device)
+
+    def draw(self, number: int, device: torch.device, more_device: torch.device) -> BatchDraws:
+        """Everything random about training batch `number`: crops on `device`, the rest on `more_device`."""
+        crops = self._needed(self.stream(device).batch(number))
+        return BatchDraws(crops, {} if self.augmentation.is_off else self._augmenter(more_device).draw(number))
+
+    def batch_of(self, draws: BatchDraws, device: torch.device) -> Batch:
+        """The training batch of such draws, made on `device` from them and the images alone."""
+        held = self.on_device("train", device)
         if self.augmentation.is_off:
-            images, labels = held.train_batch(draws)
+            images, labels = held.train_batch(draws.crops)
             return Batch(images, labels, "train")
-        augmenter = Augmenter(self.augmentation, stream, *self.image_shape[:2], device)
-        mixed = augmenter.batch(held, draws, number)
-        own = slice(*self.share(0, len(draws.flip)))
+        mixed = self._augmenter(device).batch(held, draws.crops, draws.more)
+        own = slice(*self.share(0, len(draws.crops.flip)))
         return Batch(mixed.images[own], mixed.labels[own], "train", *mixed.others(own))
+
+    def _augmenter(self, device: torch.device) -> Augmenter:
+        height, width, _ = self.image_shape
+        return Augmenter(self.augmentation, self.stream(device), height, width, device)
 
     def transfer_batch_to_device(
         self, batch: int | range | tuple[str, int, int], device: torch.device, dataloader_idx: int

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +49,9 @@ class FileImages:
     def shape(self) -> tuple[int, ...]:
         """(N, H, W, 3)."""
         return len(self.paths), *self.image_shape
+
+    def __iter__(self) -> Iterator[Bytes]:
+        return (self._read(path) for path in self.paths)
 
     def take(self, indices: Indices) -> FileImages:
         """The images with these indices, still as files."""
@@ -101,38 +103,63 @@ def decode(path: Path, image_size: int | None) -> Bytes:
     Raises:
         InputError: the file is no image, broken, of floats or 32-bit integers, or a thin strip that would be scaled.
     """
+    picture, _ = open_picture(path, "RGB")
+    if image_size is not None and max(picture.size) > MOST_ASPECT * min(picture.size):
+        raise InputError(
+            f"{path} is {picture.width}x{picture.height} pixels: a strip, of which data.image_size={image_size} "
+            "would cut out next to nothing. Remove it."
+        )
+    return np.asarray(picture if image_size is None else fit_square(picture, image_size), dtype=np.uint8)
+
+
+def open_picture(source: Path | Image.Image, mode: str, name: str = "") -> tuple[Image.Image, list[str]]:
+    """A picture, upright, in the mode "RGB" or "L"; and what was changed for that, in words.
+
+    Raises:
+        InputError: it is no picture, broken, larger than Pillow's limit, or of floating-point numbers.
+    """
     try:
-        with Image.open(path) as file:
-            picture: Any = _as_bytes(ImageOps.exif_transpose(file), path).convert("RGB")
+        if isinstance(source, Image.Image):
+            return _convert(source, mode, name or "the picture")
+        with Image.open(source) as file:
+            return _convert(file, mode, name or str(source))
     except InputError:
         raise
     except Exception as error:  # a damaged file makes PIL's decoders raise whatever they meet
         reason = str(error).partition("\n")[0] or type(error).__name__
-        raise InputError(f"{path} cannot be decoded ({reason}). Remove it, or put a whole copy in its place.") from None
-    if image_size is not None:
-        if max(picture.size) > MOST_ASPECT * min(picture.size):
-            raise InputError(
-                f"{path} is {picture.width}x{picture.height} pixels: a strip, of which data.image_size={image_size} "
-                "would cut out next to nothing. Remove it."
-            )
-        picture = _fit(picture, image_size)
-    return np.asarray(picture, dtype=np.uint8)
+        where = name or str(source)
+        raise InputError(
+            f"{where} cannot be decoded ({reason}). Remove it, or put a whole copy in its place."
+        ) from None
 
 
-def _as_bytes(picture: Any, path: Path) -> Any:
-    """The picture with at most 8 bits a channel."""
-    if picture.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(picture).astype(np.uint16) >> 8).astype(np.uint8))
+def _convert(file: Image.Image, mode: str, name: str) -> tuple[Image.Image, list[str]]:
+    most = Image.MAX_IMAGE_PIXELS
+    if most is not None and file.width * file.height > most:
+        raise ValueError(f"it has {file.width} x {file.height} pixels, at most {most:,} are read")
+    notes = ["of an animation the first frame is used"] if getattr(file, "is_animated", False) else []
+    picture = ImageOps.exif_transpose(file)
     if picture.mode in ("I", "F"):
         kind = "32-bit integers" if picture.mode == "I" else "floats"
-        raise InputError(f"{path} holds {kind}, and what is white in it is not known. Save it with 8 or 16 bits.")
-    return picture
+        raise InputError(f"{name} holds {kind}, and what is white in it is not known. Save it with 8 or 16 bits.")
+    if picture.mode.startswith("I;16"):
+        picture = Image.fromarray((np.asarray(picture).astype(np.uint16) >> 8).astype(np.uint8))
+        notes.append("of 16 bits a channel the upper 8 are kept")
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        notes.append("transparency is ignored")
+    if picture.mode == "CMYK":
+        notes.append("CMYK is converted to RGB")
+    if mode == "L" and picture.mode not in ("L", "1", "LA"):
+        notes.append("colours are converted to grey")
+    return picture.convert(mode), notes
 
 
-def _fit(picture: Any, size: int) -> Any:
+def fit_square(picture: Image.Image, size: int) -> Image.Image:
+    """Scale the shorter side to `size` and cut the centre out."""
     from torchvision.transforms import v2
 
-    return v2.functional.center_crop(v2.functional.resize(picture, [size], antialias=True), [size, size])
+    fitted: Image.Image = v2.functional.center_crop(v2.functional.resize(picture, [size], antialias=True), [size, size])
+    return fitted
 
 
 def subset(images: Images, indices: Indices) -> Images:

@@ -76,7 +76,7 @@ class ImageFolder:
 
 
 def _check_layout(root: Path, parts: dict[str, Path]) -> None:
-    names = [path.name for path in _folders(root)]
+    names = [path.name for path in subfolders(root)]
     if not parts and (alone := [name for name in SPLIT_FOLDERS if name in names]):
         raise InputError(f"{root} holds {alone[0]}/ and no train/: images to train on are missing.")
     others = [name for name in names if parts and name not in parts]
@@ -85,7 +85,7 @@ def _check_layout(root: Path, parts: dict[str, Path]) -> None:
 
 
 def _class_names(folder: Path) -> list[str]:
-    classes = [path.name for path in _folders(folder)]
+    classes = [path.name for path in subfolders(folder)]
     if not classes:
         raise InputError(f"{folder} is empty: a folder of image files is expected for each class.")
     if len(classes) == 1:
@@ -100,10 +100,10 @@ def _list_files(
     paths: dict[str, list[Path]] = {}
     labels: dict[str, NDArray[np.int64]] = {}
     for name, folder in parts.items():
-        unknown = [path.name for path in _folders(folder) if path.name not in classes]
+        unknown = [path.name for path in subfolders(folder) if path.name not in classes]
         if unknown:
             raise InputError(f"{folder / unknown[0]} is a class that train/ does not have.")
-        files = [_image_files(folder / label) for label in classes]
+        files = [image_files(folder / label) for label in classes]
         empty = [label for label, found in zip(classes, files, strict=True) if not found and name == "train"]
         if empty:
             raise InputError(f"{folder / empty[0]} holds no image ({', '.join(SUFFIXES)}).")
@@ -112,11 +112,12 @@ def _list_files(
     return paths, labels
 
 
-def _folders(folder: Path) -> list[Path]:
+def subfolders(folder: Path) -> list[Path]:
+    """Folders in `folder`, sorted, without hidden ones."""
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _image_files(folder: Path) -> list[Path]:
+def image_files(folder: Path) -> list[Path]:
     """Every image below `folder`; the order of a directory is that of the machine, so they are sorted."""
     found = [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
     return sorted(path for path in found if not path.name.startswith("."))

@@ -25,10 +25,6 @@ class AugmentParams:
     left: Tensor
     flip: Tensor
 
-    def to(self, device: torch.device) -> AugmentParams:
-        """The same draws on `device`."""
-        return AugmentParams(*(values.to(device) for values in (self.image_idx, self.top, self.left, self.flip)))
-
     def part(self, start: int, stop: int) -> AugmentParams:
         """The positions from `start` up to `stop`."""
         return AugmentParams(
@@ -84,6 +80,13 @@ class TrainStream:
         if stop <= self.num_images:
             return [(epoch, start, stop)]
         return [(epoch, start, self.num_images), (epoch + 1, 0, stop - self.num_images)]
+
+    def first_of_next_epoch(self, number: int) -> int:
+        """The first batch that lies whole behind the epoch in which batch `number` ends."""
+        epoch = self.epoch_slices(number)[-1][0] + 1
+        if self.last_batch == "short":
+            return epoch * self.batches_per_epoch()
+        return -(-epoch * self.num_images // self.batch_size)
 
     def _epoch(self, epoch: int) -> AugmentParams:
         return _draw_epoch(self.seed, epoch, self.num_images, self.padding, self.flip, self.device)

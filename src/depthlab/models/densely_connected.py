@@ -31,6 +31,7 @@ class DenseNet(torchvision.models.DenseNet):  # type: ignore[misc]  # torchvisio
     """
 
     classifier_name = "classifier"
+    unrectified = ()
 
     def __init__(
         self,

@@ -23,6 +23,7 @@ class Dense(nn.Module):
     """
 
     classifier_name = "fc"
+    unrectified = ()
 
     def __init__(
         self,

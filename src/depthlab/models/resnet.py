@@ -45,6 +45,7 @@ class ResNet(nn.Module):
     """
 
     classifier_name = "fc"
+    unrectified = ()  # layers, beside the first, whose input no ReLU made: `depthlab diagnose` looks for the others'
 
     def __init__(
         self,

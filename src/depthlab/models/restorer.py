@@ -28,6 +28,7 @@ class Restorer(nn.Module):
     """
 
     classifier_name = "head"
+    unrectified = ("head",)
     stage_names = ("layer1",)
 
     def __init__(

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthlab.records.atomic_files import replacing
+from depthlab.records.directory import check_still_ours
 from depthlab.records.published_files import is_published, published_array_names, published_arrays
 from depthlab.records.record_checks import MOST_STEPS
 from depthlab.records.safe_files import MOST_BYTES, UnfitFile, is_inside, read_array, read_inside
@@ -85,7 +86,9 @@ def write_arrays(directory: Path, name: str, **arrays: NDArray[Any]) -> None:
 
     Raises:
         UnfitFile: the folder is a link that leads out of the run's directory.
+        Held: the run is another process's now.
     """
+    check_still_ours(directory)
     path = arrays_path(directory, name)
     path.parent.mkdir(exist_ok=True)
     if not is_inside(path.parent, directory):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,9 @@ from depthlab.records.safe_files import UnfitFile, is_inside
 
 FOLDER = "checkpoints"
 KEEP = 2
+SAFETENSORS = ".safetensors"
+NETWORK = "network."  # before the names of weights in a file of safetensors
+OF_PREPROCESSING = ("scale", "offset")  # what of the preprocessing are tensors
 MOST_DIGEST = 1000  # characters: a sum and a name
 
 
@@ -89,6 +93,69 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not (path.is_file() and _digest_path(path).is_file()):
         raise InputError(f"{path} is not a checkpoint with its .sha256 file beside it.")
+    content = load_checkpoint_file(path)
+    if path.name != checkpoint_path(path, content["step"]).name:
+        raise InputError(f"{path} is not a checkpoint of a run of this project.")
+    return content
+
+
+def load_checkpoint_file(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint that may have been copied or renamed; its sum is checked where it lies beside it.
+
+    A file of `save_safetensors` is read as well.
+
+    Raises:
+        InputError: the file is missing, damaged, or no checkpoint of this project.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} is not a file.")
+    if path.suffix == SAFETENSORS:
+        return _load_safetensors(path)
+    if _digest_path(path).is_file():
+        _check_digest(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever torch makes of bytes that are no checkpoint: a dozen kinds of error
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise InputError(f"{path} is not a checkpoint: {reason}") from None
+    if not _is_checkpoint(content):
+        raise InputError(f"{path} is not a checkpoint of a run of this project.")
+    return dict(content)
+
+
+def save_safetensors(path: Path, content: dict[str, Any]) -> None:
+    """Write the weights, the preprocessing and the record of a checkpoint in the format of Hugging Face's library."""
+    from safetensors.torch import save_file
+
+    state, preprocessing = content["network"], dict(content["preprocessing"])
+    tensors = {f"{NETWORK}{name}": value.contiguous() for name, value in state.items()}
+    tensors |= {name: preprocessing.pop(name).contiguous() for name in OF_PREPROCESSING}
+    plain = {"step": content["step"], "record": content["record"], "preprocessing": preprocessing}
+    save_file(tensors, path, {name: json.dumps(value) for name, value in plain.items()})
+
+
+def _load_safetensors(path: Path) -> dict[str, Any]:
+    try:
+        from safetensors import safe_open
+    except ImportError:
+        raise InputError(f"{path}: install what reads it: pip install 'depthlab[export]'") from None
+    try:
+        with safe_open(path, framework="pt") as file:
+            content = {name: json.loads(text) for name, text in (file.metadata() or {}).items()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+        content["network"] = {
+            name.removeprefix(NETWORK): value for name, value in tensors.items() if name.startswith(NETWORK)
+        }
+        content["preprocessing"] |= {name: tensors[name] for name in OF_PREPROCESSING}
+    except Exception as error:  # of the library, or of JSON that is none
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise InputError(f"{path} is not a file that `depthlab export` writes ({reason}).") from None
+    if not _is_checkpoint(content):
+        raise InputError(f"{path} is not a checkpoint of a run of this project.")
+    return content
+
+
+def _check_digest(path: Path) -> None:
     try:
         with _digest_path(path).open(encoding="utf-8") as file:
             expected = file.read(MOST_DIGEST).split()[0]
@@ -97,23 +164,14 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is not a checkpoint with its .sha256 file beside it.") from None
     if not intact:
         raise InputError(f"{path} is damaged: its SHA-256 is not the one written beside it.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever torch makes of bytes that are no checkpoint: a dozen kinds of error
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise InputError(f"{path} is not a checkpoint: {reason}") from None
-    if not _is_checkpoint(content, path):
-        raise InputError(f"{path} is not a checkpoint of a run of this project.")
-    return dict(content)
 
 
-def _is_checkpoint(content: Any, path: Path) -> bool:
-    """Whether it holds the weights of the step that its name says, at least."""
+def _is_checkpoint(content: Any) -> bool:
+    """Whether it holds a step and the weights of a network, at least."""
     if not isinstance(content, dict) or type(content.get("step")) is not int:
         return False
     network = content.get("network")
-    is_network = isinstance(network, dict) and all(isinstance(value, torch.Tensor) for value in network.values())
-    return is_network and path.name == checkpoint_path(path, content["step"]).name
+    return isinstance(network, dict) and all(isinstance(value, torch.Tensor) for value in network.values())
 
 
 def remove_checkpoint(path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from depthlab.errors import InputError
 from depthlab.records.atomic_files import replacing
+from depthlab.records.directory import check_still_ours
 from depthlab.records.published_files import is_published, published_curves
 from depthlab.records.safe_files import read_inside
 
@@ -49,7 +50,7 @@ class CurveFile:
         """Write one row. A name that is no column yet becomes one; it is empty in the rows before.
 
         Raises:
-            InputError: there are more than 1,000 columns, or a name has a line break.
+            InputError: there are more than 1,000 columns, a name has a line break, or the run is another process's now.
         """
         new = [name for name in values if name not in self._columns]
         if new:
@@ -71,6 +72,7 @@ class CurveFile:
             raise InputError(f"More than {MOST_COLUMNS:,} names were logged, {names[0]} for one. Log fewer.")
         if broken := [name for name in names if name.splitlines() != [name]]:
             raise InputError(f"{broken[0]!r} was logged: a name is one line of text.")
+        check_still_ours(self._directory)
         self._file.close()
         self._columns += names
         self._rewrite(_rows(self._directory))

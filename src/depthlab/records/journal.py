@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from depthlab.config.identity import Identity
+from depthlab.records.atomic_files import replacing
 from depthlab.records.directory import check_still_ours
-from depthlab.records.environment import git_state, machine, versions
+from depthlab.records.environment import git_state, machine, source_diff, versions
 from depthlab.records.record import Record, Segment, write_record
 
+DIFF = "code.diff"
 # What makes a continuation worth a line: it goes on under something else than the segment before.
-COMPARED = ("device", "num_threads", "compiled", "captured", "versions", "git", "machine", "code")
+COMPARED = ("device", "num_threads", "compiled", "captured", "versions", "git", "machine")
 # Written as null while nothing is known: scripts of others rely on them.
 ALWAYS = (
     *("status", "name", "seed", "run", "recipe", "command", "config", "model", "data", "weights", "metrics", "steps"),
@@ -101,6 +103,7 @@ class Journal:
             run=identity.directory,
             recipe=identity.recipe,
             weights=before.weights if before else None,
+            extended_from=before.extended_from if before else None,
             wall_seconds=0.0,
             precision=config["trainer"]["precision"],
             num_processes=config["trainer"]["devices"],
@@ -133,9 +136,23 @@ class Journal:
         self.update_segment(captured=captured)
 
     def record_code(self, code: dict[str, Any]) -> None:
-        """The fingerprint of the source that this segment runs."""
-        self.update(code=code)
-        self.update_segment(code=code)
+        """The source that this segment runs: its fingerprint, and the digests of its files.
+
+        Where the source differs from its commit, that difference is kept as a file of the directory.
+        """
+        diff = source_diff() if self.writes and (self.record.git or {}).get("dirty") else ""
+        kept = {"diff": self._keep_diff(diff)} if diff else {}
+        self.update(code={**code, **kept})
+        self.update_segment(code={"fingerprint": code["fingerprint"], **kept})  # the digests once, in the record
+
+    def _keep_diff(self, diff: str) -> str:
+        """The name of the file that holds it now. That of an earlier segment stays."""
+        path, first_step = self.directory / DIFF, self.record.segments[-1].from_step
+        if first_step and path.exists() and path.read_text(encoding="utf-8") != diff:
+            path = path.with_stem(f"{path.stem}-from-step-{first_step:08d}")
+        with replacing(path) as temporary:
+            temporary.write_text(diff, encoding="utf-8")
+        return path.name
 
     def note(self, step: int, times: Times) -> None:
         """Write that the run is at `step`, with the seconds this segment has spent training."""

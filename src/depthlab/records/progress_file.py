@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from depthlab.errors import InputError
+from depthlab.records.directory import still_ours
 from depthlab.records.record_checks import MOST_SECONDS, MOST_STEPS, is_number
 from depthlab.records.safe_files import read_inside
 
@@ -47,7 +48,7 @@ class Progress:
 
 
 def write_progress(directory: Path, progress: Progress) -> None:
-    """Put progress.json in `directory`, in place of the one before.
+    """Put progress.json in `directory`, in place of the one before, unless the run is another process's now.
 
     Raises:
         OSError: it cannot be written.
@@ -63,6 +64,8 @@ def write_progress(directory: Path, progress: Progress) -> None:
         "seconds_left": progress.seconds_left,
         "updated_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+    if not still_ours(directory):
+        return
     temporary = directory / f".{FILE_NAME}.tmp"
     temporary.write_text(json.dumps(values), encoding="utf-8")
     temporary.replace(directory / FILE_NAME)  # whole, though not flushed to disk: it is worth a second

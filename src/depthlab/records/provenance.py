@@ -26,12 +26,25 @@ def dirty_runs(records: Sequence[Record]) -> list[Record]:
 def sources(records: Sequence[Record]) -> list[str]:
     """What tells the source of these runs apart: its fingerprints where all records have one, else its commits.
 
-    A change of comments makes another commit of the same source.
+    A change of comments makes another commit of the same source. Runs of other components have other files, and are of
+    one source where those that they share are the same.
     """
-    codes = [(code or {}).get("fingerprint") for record in records for code in _of_segments(record, "code")]
-    if codes and all(codes):
-        return list(dict.fromkeys(f"source {code}" for code in codes))
-    return commits(records)
+    codes = [code or {} for record in records for code in _of_segments(record, "code")]
+    if not codes or not all(isinstance(code.get("fingerprint"), str) for code in codes):
+        return commits(records)
+    files = {code["fingerprint"]: code["files"] for code in codes if isinstance(code.get("files"), Mapping)}
+    found: dict[str, dict[str, Any]] = {}
+    for fingerprint in dict.fromkeys(code["fingerprint"] for code in codes):
+        own = files.get(fingerprint)
+        same = next((known for known in found.values() if own and known and _agree(known, own)), None)
+        if same is None:
+            same = found[f"source {fingerprint}"] = {}
+        same.update(own or {})
+    return list(found)
+
+
+def _agree(known: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
+    return all(known.get(name, digest) == digest for name, digest in own.items())
 
 
 def commits(records: Sequence[Record]) -> list[str]:
@@ -87,8 +100,9 @@ def note_publication(results: Path, folder: Path) -> None:
 
 
 def published_folders(results: Path) -> list[Path]:
-    """The published folders below `results`, in the order of their names."""
-    return sorted(path.parent for path in results.rglob(RECORDS))
+    """The published folders below `results`, in the order of their names; none that a kill left half written."""
+    found = sorted(path.parent for path in results.rglob(RECORDS))
+    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(results).parts)]
 
 
 def _entry(folder: Path) -> dict[str, Any]:

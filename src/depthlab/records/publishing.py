@@ -34,7 +34,9 @@ class _Copy:
     arrays: Mapping[str, Arrays]
 
 
-def publish(source: Path, target: Path, allow_dirty: bool = False, allow_mixed: bool = False) -> list[Path]:
+def publish(
+    source: Path, target: Path, allow_dirty: bool = False, allow_mixed: bool = False, into: Path | None = None
+) -> list[Path]:
     """Copy every finished or diverged run below `source` into the folder `target`, beside those that are there.
 
     Curves of more than 2,000 points keep every k-th and the last; the record's key `published` says so. Folders of
@@ -45,6 +47,7 @@ def publish(source: Path, target: Path, allow_dirty: bool = False, allow_mixed: 
         target: folder of the published runs; made if it is not there.
         allow_dirty: whether runs may be of source that no commit has.
         allow_mixed: whether the runs may be of different source.
+        into: the copy of `target` that is written, if another one; see `replacing_folder`.
 
     Returns:
         The copies, as `find_records(target)` calls them.
@@ -64,14 +67,27 @@ def publish(source: Path, target: Path, allow_dirty: bool = False, allow_mixed: 
             )
     every = dict(sorted({**before, **copies}.items()))
     _check_source([copy.record for copy in every.values()], allow_dirty, allow_mixed)
-    target.mkdir(parents=True, exist_ok=True)
+    into = into or target
+    into.mkdir(parents=True, exist_ok=True)
     write_published(
-        target,
-        {name: copy.record.to_dict() for name, copy in every.items()},
+        into,
+        _files_once({name: copy.record.to_dict() for name, copy in every.items()}),
         {name: copy.curves for name, copy in every.items()},
         {f"{name}/{kind}": arrays for name, copy in every.items() for kind, arrays in copy.arrays.items()},
     )
     return [target / name for name in copies]
+
+
+def _files_once(records: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The records, of which the first alone of each source has the digests of its files: they are most of a record."""
+    seen: set[Any] = set()
+    for record in records.values():
+        code = record.get("code")
+        if isinstance(code, dict) and (fingerprint := str(code.get("fingerprint"))) in seen:
+            record["code"] = {key: value for key, value in code.items() if key != "files"}
+        elif isinstance(code, dict):
+            seen.add(fingerprint)
+    return records
 
 
 def _done(source: Path) -> Iterable[tuple[Path, Record]]:
@@ -114,7 +130,7 @@ def _published(directory: Path, record: Record) -> _Copy:
     content["config"] = _without_folders(record.config)
     if record.weights and isinstance(record.weights.get("source"), str):
         content["weights"] = {**record.weights, "source": PurePath(record.weights["source"]).name}
-    content["command"] = _without_places(record.command)
+    content["command"] = without_places(record.command)
     points = {name: len(curve) for name, curve in curves.items()}
     content["published"] = {"max_points": MAX_POINTS, "points_before": points}
     return _Copy(Record.from_dict(content), _thinned_rows(curves), arrays)
@@ -150,7 +166,7 @@ def _without_folders(config: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _without_places(command: str) -> str:
+def without_places(command: str) -> str:
     """A command without overrides of where things lie; files and folders, by which data are named, by name alone."""
     try:
         words = shlex.split(command)

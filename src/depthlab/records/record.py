@@ -121,7 +121,9 @@ class Record(_Parsed):
         weights_measured: which weights `metrics` is of: "last".
         weights_sha256: hash of the final weights.
         extensions: version by name of each extension in use.
-        code: fingerprint of the source that ran.
+        extended_from: run, steps and weights_sha256 of the finished run that this one took over.
+        code: the source that ran: `fingerprint`, `files` with a digest each, `diff` where it differed from its commit;
+            None in records from before it was kept. Segments have no `files`.
         machine: CPU model, instruction set, operating system.
         published: how a published copy was shortened.
     """
@@ -162,6 +164,7 @@ class Record(_Parsed):
     weights_measured: str | None = None
     weights_sha256: str | None = None
     extensions: dict[str, str] | None = None
+    extended_from: Json | None = None
     code: Json | None = None
     published: Json | None = None
 
@@ -173,12 +176,13 @@ class Record(_Parsed):
 
 def write_record(directory: Path, record: Record | Mapping[str, Any]) -> None:
     """Put `record` in `directory`, in place of the one before. NaN and infinity become null: JSON has neither."""
-    text = json.dumps(_as_written(record), indent=2, allow_nan=False)
+    text = json.dumps(as_written(record), indent=2, allow_nan=False)
     with replacing(directory / FILE_NAME) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def _as_written(record: Record | Mapping[str, Any]) -> Json:
+def as_written(record: Record | Mapping[str, Any]) -> Json:
+    """A record as files hold it: with its version, NaN and infinity as null."""
     values = record.to_dict() if isinstance(record, Record) else dict(record)
     return {**_finite({"version": VERSION, **values}), "version": VERSION}
 
@@ -206,6 +210,19 @@ def read_record(directory: Path) -> Record:
         raise InputError(f"{path} is damaged ({error}). Delete the run's directory and repeat the run.") from None
     check_record(values, path)
     return Record.from_dict(values)
+
+
+def check_name(record: Record, directory: Path) -> None:
+    """Refuse a run's directory that has another name than its record says.
+
+    Raises:
+        InputError: it was renamed, or copied to the name of another run.
+    """
+    if record.run not in (None, directory.name):
+        raise InputError(
+            f"{directory} holds the record of {str(record.run)[:200]!r}: it was copied or renamed by hand. "
+            "Give it that name again, or remove it."
+        )
 
 
 def find_records(root: Path) -> Iterator[Path]:

@@ -153,6 +153,7 @@ OPTIONAL: Checks = {
     "weights_measured": _is(str),
     "weights_sha256": _is(str),
     "extensions": _are_texts,
+    "extended_from": _is(dict),
     "published": _is_group(max_points=_is_count, points_before=_are_counted),
 }
 MODEL: Checks = {

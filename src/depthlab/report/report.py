@@ -23,9 +23,11 @@ from depthlab.report.core.margin import declared_margin
 from depthlab.report.core.markdown import to_markdown
 from depthlab.report.core.page import to_html
 from depthlab.report.core.planned import planned_runs
+from depthlab.report.core.search_section import search_sections
 from depthlab.report.core.side_by_side import Sweep, compare_sweeps, differences, unpaired
 from depthlab.report.core.table import Table, write_tables
 from depthlab.report.core.terminal import print_document
+from depthlab.report.depth_study.best_rate import rate_sections
 from depthlab.report.depth_study.depth_figures import error_vs_depth
 from depthlab.report.depth_study.study import (
     QUESTION,
@@ -102,7 +104,9 @@ def describe(sweeps: Sequence[Sweep], out: Path, folders: Sequence[Path] = (), m
     if margin is None:
         margin = declared_margin([str(run.record["name"]) for run in runs])
     sections = [
+        *search_sections(folders),
         *claims_sections(sweeps),
+        *rate_sections(groups),
         *_missing(found, settings, sweeps, folders),
         Section("Results", tables=_result_tables(sweeps, groups, curves)),
         *published_sections(groups),

@@ -7,19 +7,14 @@ import logging
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.loggers import Logger
-from lightning.pytorch.profilers import Profiler, PyTorchProfiler, SimpleProfiler
 from torch import nn
 
 from depthlab.config.images import ImageSpec
 from depthlab.config.schema import TrainConfig, TrainerConfig
 from depthlab.data.augment import build_augmentation
-from depthlab.data.datamodule import ImageDataModule
 from depthlab.data.device_images import Normalization
 from depthlab.data.sources import no_downloads
 from depthlab.models import TwoStream, download_weights, freeze, load_weights, read_weights
@@ -28,9 +23,16 @@ from depthlab.optim.parameter_groups import parameter_groups
 from depthlab.optim.schedules import Schedule
 from depthlab.records.checkpoints import load_checkpoint
 from depthlab.records.weight_files import find_weights, weights_hash
-from depthlab.training.graph_steps import StepChunks, why_not_capturable
-from depthlab.training.module import SupervisedModule
-from depthlab.training.plan import Plan
+
+if TYPE_CHECKING:  # Lightning is imported where it is needed: a network for predictions is built without it
+    from lightning.pytorch import Callback, Trainer
+    from lightning.pytorch.loggers import Logger
+    from lightning.pytorch.profilers import Profiler
+
+    from depthlab.data.datamodule import ImageDataModule
+    from depthlab.training.graph_steps import StepChunks
+    from depthlab.training.module import SupervisedModule
+    from depthlab.training.plan import Plan
 
 
 def build_data(config: TrainConfig, may_download: bool = True) -> ImageDataModule:
@@ -40,6 +42,8 @@ def build_data(config: TrainConfig, may_download: bool = True) -> ImageDataModul
         config: of the run.
         may_download: whether a data set that is not there may be downloaded, and the folder for it be made.
     """
+    from depthlab.data.datamodule import ImageDataModule
+
     data = ImageDataModule(
         config.data,
         Path(config.paths.data_dir),
@@ -106,6 +110,8 @@ def build_schedule(config: TrainConfig) -> Schedule:
 
 def build_module(config: TrainConfig, network: nn.Module, num_outputs: int) -> SupervisedModule:
     """The LightningModule around a network; the parts to be frozen are, from here on."""
+    from depthlab.training.module import SupervisedModule
+
     freeze(network, config.model.freeze)
     task = config.task.build(config.loss, config.augment.label_smoothing)
     metrics = {name: spec.build(num_outputs) for name, spec in config.metrics.items()}
@@ -119,12 +125,14 @@ def _build_optimizer(config: TrainConfig, network: nn.Module, captured: bool = F
         network, optimizer.weight_decay, optimizer.decay_norm_and_bias, optimizer.backbone_lr_factor
     )
     # Lightning clips no gradients for an optimiser that could unscale them itself. Where nothing is said torch chooses.
-    is_fused = trainer.accelerator == "gpu" and (captured or trainer.gradient_clip_val is None)
+    is_fused = captured or (trainer.accelerator == "gpu" and trainer.gradient_clip_val is None)
     return optimizer.build(groups, True if is_fused else None)
 
 
 def build_chunks(config: TrainConfig, plan: Plan, callbacks: list[Callback]) -> tuple[StepChunks | None, str | None]:
     """How steps are grouped for replay, None where each is taken by itself; and why, where replay was asked for."""
+    from depthlab.training.graph_steps import StepChunks, why_not_capturable
+
     trainer = config.trainer
     if trainer.steps_per_replay == 1:
         return None, None
@@ -140,7 +148,7 @@ def build_chunks(config: TrainConfig, plan: Plan, callbacks: list[Callback]) -> 
     )
     if reason:
         asked = f"trainer.steps_per_replay={trainer.steps_per_replay}"
-        return None, f"{asked} is not possible: {reason}. Steps are taken one by one, slower, with the same results."
+        return None, f"{asked} is not possible: {reason}. Steps are taken one by one, slower."
     every = (plan.log_every_steps, plan.val_every_steps, plan.save_every_steps or plan.max_steps)
     return StepChunks(trainer.steps_per_replay, every, (plan.last_epoch_start, plan.max_steps)), None
 
@@ -156,6 +164,9 @@ def build_trainer(
 
     `clips` is False where clipping gradients is left to whoever makes the updates.
     """
+    from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+    from lightning.pytorch import Trainer
+
     quieten_lightning()
     torch.backends.cudnn.allow_tf32 = False  # by default convolutions in float32 would keep ten bits of it
     trainer = Trainer(
@@ -190,6 +201,8 @@ def build_trainer(
 
 
 def _profiler(kind: str | None, directory: Path | None) -> Profiler | None:
+    from lightning.pytorch.profilers import PyTorchProfiler, SimpleProfiler
+
     classes: dict[str, Any] = {"simple": SimpleProfiler, "pytorch": PyTorchProfiler}
     return None if kind is None else classes[kind](dirpath=directory, filename="profile")
 

@@ -9,9 +9,9 @@ from torch import nn
 from depthlab.config.images import ImageSpec
 from depthlab.config.registry import find_extension
 from depthlab.config.schema import TrainConfig
-from depthlab.config.spec import Spec
 from depthlab.errors import InputError
 from depthlab.models import count_macs, count_params
+from depthlab.runs.code import specs_in_use
 from depthlab.training.callbacks.metric_logger import MetricLogger
 from depthlab.training.module import SupervisedModule
 
@@ -33,10 +33,7 @@ def describe_network(config: TrainConfig, network: nn.Module, images: ImageSpec)
 
 def extensions_in_use(config: TrainConfig) -> dict[str, str]:
     """The extensions whose components a run uses, with their versions."""
-    parts: list[Spec | None] = [config.data, config.model, config.optimizer, config.schedule, config.task, config.loss]
-    for on in (config.augmentations, config.callbacks, config.metrics, config.loggers):
-        parts += on.values()
-    found = [find_extension(type(part)) for part in parts if part is not None]
+    found = [find_extension(type(spec)) for spec in specs_in_use(config)]
     return {extension.name: extension.version for extension in found if extension is not None}
 
 

@@ -3,107 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from depthlab.config.check import check
 from depthlab.config.hardware import probe, resolve
 from depthlab.config.images import ImageSpec
 from depthlab.config.registry import installed_extensions
 from depthlab.config.schema import TrainConfig
-from depthlab.data.datamodule import ImageDataModule
+from depthlab.data.pictures import LARGEST_SIZE
 from depthlab.errors import InputError
 from depthlab.records.checkpoints import checkpoint_path, list_checkpoints, load_checkpoint
-from depthlab.records.record import Record, read_record
+from depthlab.records.published_files import RECORDS
+from depthlab.records.record import Record, find_records, read_record
+from depthlab.records.record_checks import check_record
 from depthlab.runs.build import build_data, build_module, build_network, build_trainer
+from depthlab.runs.code import code_of, in_words
 
-# More than any data set has; a record with a larger number is damaged or means harm.
-LARGEST_SIZE = 100_000
+if TYPE_CHECKING:
+    from depthlab.data.datamodule import ImageDataModule
 
-
-def load_run(path: str | Path) -> tuple[nn.Module, Record]:
-    """The network of a run with its last weights, in evaluation mode on the CPU, and the run's record.
-
-    Nothing in the directory can make this run code: the configuration chooses among installed networks by name,
-    and the checkpoint is loaded as tensors and plain data.
-
-    Raises:
-        InputError: `path` is not a run's directory, its network is not installed, or its checkpoint is missing,
-            damaged or of another network.
-    """
-    directory = Path(path)
-    record = read_record(directory)
-    config, (images, num_outputs) = check_recorded(record), _sizes(record.data, directory)
-    with torch.random.fork_rng():  # the initial weights are drawn, and then replaced
-        _check_size(config, images, num_outputs, directory, record)
-        network = build_network(config, images, num_outputs)
-    load_weights(network, directory, record)
-    return network.eval(), record
-
-
-def _check_size(config: TrainConfig, images: ImageSpec, num_outputs: int, directory: Path, record: Record) -> None:
-    """Refuse a network that is not that of the checkpoint before memory is taken for it."""
-    path = _last_checkpoint(directory, record)
-    try:
-        with torch.device("meta"):
-            network = build_network(config, images, num_outputs)
-        needed = sum(parameter.numel() for parameter in network.parameters())
-    except (RuntimeError, ValueError, OverflowError) as error:  # sizes whose product is no number of torch's
-        raise InputError(f"{directory}: its network cannot be built ({str(error).splitlines()[0]}).") from None
-    if needed > path.stat().st_size:  # a weight takes two bytes or more
-        raise InputError(f"{path} holds another network than {directory.name} names: {needed:,} weights are expected.")
-
-
-def check_recorded(record: Record) -> TrainConfig:
-    """The configuration of a record, checked; where an extension is missing or another version, that is said.
-
-    Raises:
-        InputError: the configuration is not valid here.
-    """
-    installed, used = installed_extensions(), record.extensions or {}
-    missing = [f"{name} {version}" for name, version in used.items() if name not in installed]
-    for name, version in used.items():
-        if name in installed and installed[name] != version:
-            print(f"The extension {name} is {installed[name]} here; the run used {version}.")
-    try:
-        return check(record.config)
-    except InputError as error:
-        if missing:
-            raise InputError(f"The run uses an extension that is not installed here: {', '.join(missing)}.") from None
-        raise error
-
-
-def _sizes(data: dict[str, Any], directory: Path) -> tuple[ImageSpec, int]:
-    """The images and the number of outputs as the record names them, if these are numbers that a network can have."""
-    shape, num_outputs = data.get("image_shape"), data.get("num_classes")
-    sizes = [*shape, num_outputs] if isinstance(shape, list) else []
-    if len(sizes) != 4 or not all(type(size) is int and 0 < size <= LARGEST_SIZE for size in sizes):
-        raise InputError(f"{directory}: its record does not say for which images the network is.")
-    return ImageSpec(*sizes[:3]), sizes[3]
-
-
-def load_weights(network: nn.Module, directory: Path, record: Record) -> None:
-    """Put the weights of a run's last step into `network`, all of them or none."""
-    checkpoint = _last_checkpoint(directory, record)
-    content = load_checkpoint(checkpoint)
-    try:
-        network.load_state_dict(content["network"])
-    except RuntimeError as error:
-        reason = " ".join(str(error).split()[:40])
-        raise InputError(f"{checkpoint} holds another network than {directory.name} names: {reason} ...") from None
-
-
-def _last_checkpoint(directory: Path, record: Record) -> Path:
-    checkpoint = checkpoint_path(directory, record.steps)
-    if not checkpoint.exists():
-        found = ", ".join(path.name for path in list_checkpoints(directory)) or "none"
-        raise InputError(
-            f"{directory} has no checkpoint of its last step ({checkpoint.name}); there is: {found}. "
-            "The run's command with rerun=true makes it again."
-        )
-    return checkpoint
+SHOWN = 5  # runs, in a message
 
 
 def evaluate_run(path: str | Path, data_dir: str | None = None, accelerator: str | None = None) -> dict[str, float]:
@@ -121,11 +43,12 @@ def evaluate_run(path: str | Path, data_dir: str | None = None, accelerator: str
     directory = Path(path)
     record = read_record(directory)
     config = check_recorded(record)
+    say_other_code(config, record)
     _adapt(config, record, data_dir, accelerator)
     data = build_data(config, may_download=bool(data_dir))
-    _check_same_data(data, record)
+    check_same_data(data, record)
     network = build_network(config, data.image_spec, data.num_outputs)
-    load_weights(network, directory, record)
+    put_weights(network, load_last(directory, record)["network"], str(directory))
     module = build_module(config, network, data.num_outputs)
     build_trainer(config.trainer, None, [], []).test(module, datamodule=data, verbose=False)
     return module.measured()
@@ -143,10 +66,163 @@ def _adapt(config: TrainConfig, record: Record, data_dir: str | None, accelerato
     torch.set_num_threads(record.num_threads or 1)
 
 
-def _check_same_data(data: ImageDataModule, record: Record) -> None:
+def load_run(path: str | Path) -> tuple[nn.Module, Record]:
+    """The network of a run with its last weights, in evaluation mode on the CPU, and the run's record.
+
+    `open_run` returns these and what else belongs to them, normalisation and classes first of all.
+
+    Raises:
+        InputError: `path` is not a run's directory, its network is not installed, or its checkpoint is missing,
+            damaged or of another network.
+    """
+    directory = Path(path)
+    record = read_record(directory)
+    config = check_recorded(record)
+    say_other_code(config, record)
+    state = load_last(directory, record)["network"]
+    return build_recorded(config, record, state, str(directory)).eval(), record
+
+
+def check_recorded(record: Record) -> TrainConfig:
+    """The configuration of a record, checked; where an extension is missing or another version, that is said.
+
+    Raises:
+        InputError: the configuration is not valid here.
+    """
+    installed, used = installed_extensions(), record.extensions or {}
+    missing = [f"{name} {version}" for name, version in used.items() if name not in installed]
+    for name, version in used.items():
+        if name in installed and installed[name] != version:
+            print(f"The extension {name} is {installed[name]} here; the run used {version}.")
+    try:
+        config = check(record.config)
+    except InputError as error:
+        if missing:
+            raise InputError(f"The run uses an extension that is not installed here: {', '.join(missing)}.") from None
+        raise error
+    return config
+
+
+def say_other_code(config: TrainConfig, record: Record) -> None:
+    """A line where the code here is not that of the record, whose configuration is `config`."""
+    if differences := code_of(config).differences(record.code):
+        print(f"The code differs from the run's: {in_words(differences)}.")
+
+
+def load_last(directory: Path, record: Record) -> dict[str, Any]:
+    """The checkpoint of a run's last step.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    checkpoint = checkpoint_path(directory, record.steps)
+    if not checkpoint.exists():
+        found = ", ".join(path.name for path in list_checkpoints(directory)) or "none"
+        raise InputError(
+            f"{directory} has no checkpoint of its last step ({checkpoint.name}); there is: {found}. "
+            "The run's command with rerun=true makes it again."
+        )
+    return load_checkpoint(checkpoint)
+
+
+def put_weights(network: nn.Module, state: dict[str, Tensor], where: str) -> None:
+    """Put weights into `network`, all of them or none. Raises InputError where they are another network's."""
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split()[:40])
+        raise InputError(f"{where} holds another network than its record names: {reason} ...") from None
+
+
+def check_same_data(data: ImageDataModule, record: Record) -> None:
+    """Raise InputError where these are not the images that the run saw."""
     expected = record.data.get("fingerprint")
     if expected is not None and data.fingerprint() != expected:
         raise InputError(
             f"{data.spec.name} is not what the run saw: its fingerprint is {data.fingerprint()}, "
             f"the record's {expected}."
         )
+
+
+def build_recorded(config: TrainConfig, record: Record, state: dict[str, Tensor], where: str) -> nn.Module:
+    """The network as the record names it, with these weights.
+
+    Raises:
+        InputError: the record's sizes are no numbers that a network can have, or the weights are another network's.
+            No memory is taken for such a network.
+    """
+    shape, num_outputs = record.data.get("image_shape"), record.data.get("num_classes")
+    sizes = [*shape, num_outputs] if isinstance(shape, list) else []
+    if len(sizes) != 4 or not all(type(size) is int and 0 < size <= LARGEST_SIZE for size in sizes):
+        raise InputError(f"{where}: its record does not say for which images the network is.")
+    with torch.random.fork_rng(devices=[]):  # the initial weights are drawn, and then replaced
+        _check_num_weights(config, ImageSpec(*sizes[:3]), sizes[3], state, where)
+        network = build_network(config, ImageSpec(*sizes[:3]), sizes[3])
+    put_weights(network, state, where)
+    return network
+
+
+def _check_num_weights(
+    config: TrainConfig, images: ImageSpec, num_outputs: int, state: dict[str, Tensor], where: str
+) -> None:
+    try:
+        with torch.device("meta"):
+            expected = sum(each.numel() for each in build_network(config, images, num_outputs).state_dict().values())
+    except NotImplementedError:  # an extension's network that computes while it is built
+        return
+    except (RuntimeError, ValueError, OverflowError) as error:  # sizes whose product is no number of torch's
+        raise InputError(f"{where}: its network cannot be built ({str(error).splitlines()[0]}).") from None
+    found = sum(each.numel() for each in state.values())
+    if found != expected:
+        raise InputError(f"{where} holds another network than its record names: {found:,} numbers, not {expected:,}.")
+
+
+def check_finished(record: Record, directory: Path) -> None:
+    """Raise InputError where a run has no final weights, with the command that makes them."""
+    if record.status == "diverged":
+        raise InputError(
+            f"{directory} diverged: its weights are not numbers any more. Its record and curves are whole."
+        )
+    if record.status != "finished":
+        checkpoints = list_checkpoints(directory)
+        earlier = f"\nIts weights so far can be opened by themselves: {checkpoints[0]}" if checkpoints else ""
+        raise InputError(
+            f"{directory} is not finished ({record.status}, step {record.steps:,}). "
+            f"Its command continues it:\n{record.command}{earlier}"
+        )
+
+
+def find_run(folder: Path) -> Path:
+    """The directory of the one run at or below `folder`.
+
+    Raises:
+        InputError: there is no such folder, or several runs in it.
+    """
+    if not folder.exists() and not (folder.parent / RECORDS).exists():
+        raise InputError(f"run={folder}: there is no such directory or file.")
+    found = list(find_records(folder))
+    if len(found) > 1:
+        names = ", ".join(str(each) for each in found[:SHOWN])
+        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        raise InputError(f"run={folder}: which of its {len(found)} runs? There are {names}{more}.")
+    return found[0] if found else folder
+
+
+def record_of(content: dict[str, Any], file: Path) -> Record:
+    """The record in a checkpoint; of an older one, that of the run's directory around it.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    values = content.get("record")
+    if values is None:
+        directory = file.parent.parent
+        try:
+            return read_record(directory)
+        except InputError:
+            raise InputError(
+                f"{file} does not say of which run it is. Checkpoints of this version do; an older one is opened in "
+                "its run's directory."
+            ) from None
+    check_record(values, file)
+    return Record.from_dict(values)

@@ -13,7 +13,9 @@ from depthlab.errors import InputError
 from depthlab.records.checkpoints import load_newest, state_sha256
 from depthlab.records.journal import Journal
 from depthlab.runs.build import build_data, build_module, build_network, start_from
+from depthlab.runs.code import in_words, refuse_other_code
 from depthlab.runs.describe import describe_network, extensions_in_use, final_metrics
+from depthlab.runs.extend import find_shorter
 from depthlab.runs.fit import Fit
 from depthlab.runs.outcome import Outcome, describe
 from depthlab.training.callbacks.stopwatch import Stopwatch
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from depthlab.config.identity import Identity
     from depthlab.data.datamodule import ImageDataModule
     from depthlab.records.record import Record
+    from depthlab.runs.code import Code
     from depthlab.runs.observer import Observer
     from depthlab.training.module import SupervisedModule
 
@@ -41,6 +44,7 @@ class RunInProgress:
         directory: the run's, held by this process or its first one.
         hardware: what this machine computes on.
         existing: the record of earlier segments; None where there are none.
+        code: the source that this process runs.
         observer: is told about the run.
         writes: False in the processes beside the first, which keep quiet.
     """
@@ -53,15 +57,18 @@ class RunInProgress:
         directory: Path,
         hardware: Hardware,
         existing: Record | None,
+        code: Code,
         observer: Observer | None,
         writes: bool,
     ) -> None:
         self.config = config
         self.directory = directory
+        self.code = code
         self.observer = observer
         self.stopwatch = Stopwatch()
         self.state = load_newest(directory, writes) if existing or not writes else None
         self.first_step: int = self.state["step"] if self.state else 0
+        self._check_code(existing)
         self.images_before = existing.data.get("fingerprint") if existing else None
         self.journal = Journal(
             directory,
@@ -75,6 +82,16 @@ class RunInProgress:
             existing,
             writes=writes,
         )
+
+    def _check_code(self, existing: Record | None) -> None:
+        """A checkpoint knows the code that it is of, also where a later segment came to none."""
+        if self.state is None or existing is None:
+            return
+        differences = self.code.differences(self.state.get("code") or existing.code)
+        if differences and self.config.code == "same":
+            refuse_other_code(self.directory, existing, differences)
+        if differences:
+            print(f"{self.directory.name}: goes on with other code than before (code=any): {in_words(differences)}")
 
     def prepare(self) -> None:
         """Read the data and build the network; nothing is written before.
@@ -142,7 +159,7 @@ class RunInProgress:
         module = build_module(config, network, data.num_outputs)
         module.step = self.first_step
         if config.trainer.compile:
-            compile_training(module, config.trainer.accelerator)
+            compile_training(module, config.trainer.accelerator, config.trainer.compile_scope)
         return data, module
 
     def _mark(self, part: str) -> None:
@@ -163,12 +180,16 @@ class RunInProgress:
             )
 
     def _announce(self) -> None:
+        self.journal.record_code(self.code.as_dict())
         self.journal.write()
         if not self.journal.writes:
             return
         OmegaConf.save(OmegaConf.create(self.journal.record.config), self.directory / "config.yaml")
         if len(self.journal.record.segments) > 1:
             print(f"{self.directory.name}: continues from step {self.first_step:,}")
+        elif shorter := find_shorter(self.config, self.directory):
+            extend = f"depthlab extend run={shorter} trainer.max_steps={self.config.trainer.max_steps}"
+            print(f"{shorter.name} is the beginning of this run: {extend} trains the steps after it only")
 
     def fail(self, error: Exception) -> None:
         """Record an error that is not the user's."""

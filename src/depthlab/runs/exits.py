@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
+import sys
 from contextlib import suppress
 from types import FrameType
 
@@ -15,9 +15,20 @@ HELD = 73  # another process works on this run
 CONTINUE_ME = 75  # stopped by a signal, after a checkpoint was written; sysexits.h calls it a temporary failure
 INTERRUPTED = 130  # what a shell reports after Ctrl-C
 
-
-RETRY_SECONDS = 0.05
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # of schedulers; a person's is SIGINT
+BLOCKED = (*STOP_SIGNALS, signal.SIGINT)
+
+
+def prepare_signals() -> None:
+    """For the start of a command, before its imports: stop signals end it, Ctrl-C with `INTERRUPTED`."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # `nohup` and `&` have it ignored
+        signal.signal(signal.SIGINT, _interrupt)
+    stop_when_asked(also=())
+
+
+def block_signals() -> None:
+    """Have signals wait while this process becomes another program, until that calls `stop_when_asked`."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
 
 
 def stop_when_asked(also: tuple[signal.Signals, ...] = (signal.SIGINT,)) -> None:
@@ -25,27 +36,36 @@ def stop_when_asked(also: tuple[signal.Signals, ...] = (signal.SIGINT,)) -> None
 
     Handlers of others stay, submitit's of SIGUSR2 above all; but for SIGTERM, which submitit ignores.
     """
+    ours = (signal.SIG_DFL, signal.default_int_handler, _interrupt)
     for number in (*STOP_SIGNALS, *also):
-        if number == signal.SIGTERM or signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+        if number == signal.SIGTERM or signal.getsignal(number) in ours:
             signal.signal(number, _stop)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    if _is_importing(frame):
-        # Modules in the middle of their import catch what is raised there and fail in ways of their own, numpy for
-        # one. The signal comes again when that is over.
-        again = threading.Timer(RETRY_SECONDS, os.kill, (os.getpid(), number))
-        again.daemon = True
-        again.start()
-        return
     with suppress(OSError):  # stderr may be closed
         os.write(2, b"stopped; the same command goes on from the last checkpoint\n")  # print is not reentrant
-    raise SystemExit(CONTINUE_ME)
+    _end(CONTINUE_ME, frame)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    _end(INTERRUPTED, frame)
+
+
+def _end(code: int, frame: FrameType | None) -> None:
+    if _is_importing(frame):
+        # Modules in C turn a SystemExit into an ImportError, which whoever imports them may catch. A kill at this
+        # moment costs nothing, and this costs no more.
+        with suppress(Exception):  # the signal may have come while the stream was written
+            sys.stdout.flush()
+        os._exit(code)
+    raise SystemExit(code)
 
 
 def _is_importing(frame: FrameType | None) -> bool:
     while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
             return True
         frame = frame.f_back
     return False

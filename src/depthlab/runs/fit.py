@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +18,14 @@ from depthlab.config.schema import TrainConfig
 from depthlab.data.loaders import TrainBatches
 from depthlab.records.checkpoints import save_checkpoint
 from depthlab.records.directory import check_still_ours
+from depthlab.records.record import as_written
 from depthlab.runs.build import build_chunks, build_trainer
 from depthlab.runs.callbacks import build_callbacks
 from depthlab.training.callbacks.checkpointing import StopRequest
 from depthlab.training.callbacks.metric_logger import MetricLogger
 from depthlab.training.callbacks.stopwatch import Stopwatch
 from depthlab.training.endings import Interrupted
-from depthlab.training.graph_steps import GraphStepper
+from depthlab.training.graph_steps import CAPTURES, GraphStepper
 from depthlab.training.loggers import build_loggers, flush_loggers
 from depthlab.training.plan import Plan
 from depthlab.training.resume_state import capture, load_errors
@@ -101,8 +103,11 @@ class Fit:
     def save(self, trainer: Trainer, module: SupervisedModule) -> None:
         """Write a checkpoint."""
         state = capture(trainer, module, self.curves.state())  # every process: it adds up their sums
+        state["code"] = {key: each for key, each in (self.journal.record.code or {}).items() if key != "diff"}
         if trainer.should_stop and module.step < self.plan.max_steps:
             state["stopped_early"] = self._stop_reason()
+        state["preprocessing"] = self.data.preprocessing.state()
+        state["record"] = as_written(replace(self.journal.record, steps=module.step))
         if trainer.is_global_zero:
             check_still_ours(self.directory)
             flush_loggers(trainer.loggers)
@@ -142,13 +147,19 @@ class Fit:
     def _step_in_chunks(self) -> None:
         """Have the updates made in chunks, which clip their gradients themselves."""
         trainer = self.config.trainer
-        captures = trainer.accelerator == "gpu"
+        capture = CAPTURES.get(trainer.accelerator)
         steps = GraphStepper(
-            lambda number: self.data.train_batch(number, self.module.device), trainer.gradient_clip_val, captures
+            self.data, trainer.steps_per_replay, trainer.gradient_clip_val, capture, self._note_failed_capture
         )
         self.module.train_in_chunks(steps.run)
-        self.module.build_optimizer = partial(self.module.build_optimizer, captured=captures)
-        self.journal.record_captured(captures)
+        self.module.build_optimizer = partial(self.module.build_optimizer, captured=capture is not None)
+        self.curves.reads_late = capture is not None
+        self.journal.record_captured(capture is not None)
+
+    def _note_failed_capture(self, why: str) -> None:
+        self.journal.record_captured(False)
+        if self.journal.writes:
+            print(f"{self.directory.name}: {why}", flush=True)
 
     def _build_loggers(self) -> list[Logger]:
         if not self.journal.writes:

@@ -11,6 +11,7 @@ from typing import Any
 from depthlab.records.atomic_files import replacing
 
 FOLDER = "sweep"
+SEARCH, SUMMARY = "search-", "search.json"  # a search has a folder of its own in that, and its results there
 
 
 def freeze(tree: Mapping[str, Any], command: str) -> Path:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from depthlab.config.output import outlive_output, prepare_streams
 from depthlab.errors import InputError
-from depthlab.records.directory import Held
 from depthlab.runs import exits
 from depthlab.runs.parent import die_with_parent
 
@@ -35,6 +34,7 @@ def perform(
         observer: is told about the run; see `Observer`.
     """
     from depthlab.config.check import check
+    from depthlab.records.directory import Held
 
     outlive_output()
     exits.stop_when_asked()  # until the first step and after the last one the checkpoints that there are suffice
@@ -67,6 +67,7 @@ def perform(
 
 def main() -> int:
     """Run the configuration file named on the command line."""
+    exits.stop_when_asked()  # before the imports, which take seconds
     prepare_streams()
     if len(sys.argv) != 2:
         print(__doc__, file=sys.stderr)
@@ -78,6 +79,12 @@ def main() -> int:
     try:
         frozen = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
         tree, command, directory = frozen["config"], frozen["command"], frozen.get("directory")
+        from depthlab.runs.snapshot import FOLDER, check_snapshot  # needed by processes of a sweep alone
+
+        check_snapshot(Path(sys.argv[1]).absolute().parents[1] / FOLDER, frozen.get("snapshot"))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return exits.MISTAKE
     except (OSError, ValueError, KeyError, TypeError) as error:
         print(f"error: {sys.argv[1]} is not a frozen configuration ({error}).", file=sys.stderr)
         return exits.MISTAKE

@@ -12,11 +12,22 @@ from depthlab.config.identity import flatten, identify
 from depthlab.config.schema import TrainConfig, as_dict
 from depthlab.errors import InputError
 from depthlab.records.directory import check_place, claim, set_aside
-from depthlab.records.record import FILE_NAME, read_record
+from depthlab.records.record import FILE_NAME, Record, check_name, read_record
 from depthlab.records.weight_files import hash_weights
+from depthlab.runs.code import (
+    BEFORE_CODE,
+    Code,
+    code_of,
+    differences_that_matter,
+    has_work,
+    in_words,
+    refuse_other_code,
+)
 from depthlab.runs.execute import RunInProgress
 from depthlab.runs.observer import Observer
 from depthlab.runs.outcome import Outcome, describe, planned
+
+FINGERPRINT = "DEPTHLAB_CODE"  # of the first process, for the others
 
 
 def run(config: TrainConfig, command: str, expected: str | None = None, observer: Observer | None = None) -> Outcome:
@@ -45,26 +56,28 @@ def run(config: TrainConfig, command: str, expected: str | None = None, observer
     check_place(directory)
     if config.dry_run:
         return planned(config, directory)
+    code = code_of(config)
+    _check_same_in_all_processes(code)
     if not is_first_process():
-        follower = RunInProgress(config, command, identity, directory, hardware, None, observer, writes=False)
+        follower = RunInProgress(config, command, identity, directory, hardware, None, code, observer, writes=False)
         follower.prepare()
         status = follower.execute().status
         return Outcome(status, "", directory)  # the first process speaks for all
     with claim(directory):
         existing = read_record(directory) if (directory / FILE_NAME).exists() else None
-        is_done = existing is not None and existing.is_done
-        if existing is not None and is_done and not config.rerun:
+        repeats = existing is not None and _repeats(config, code, existing, directory)
+        if existing is not None and existing.is_done and not repeats:
             return Outcome(existing.status, f"{describe(existing, directory)} (already finished)", directory)
         try:
-            before = None if is_done else existing
-            mine = RunInProgress(config, command, identity, directory, hardware, before, observer, writes=True)
+            before = None if repeats else existing
+            mine = RunInProgress(config, command, identity, directory, hardware, before, code, observer, writes=True)
             try:
                 mine.prepare()
             except Exception as error:
-                if not (is_done or isinstance(error, InputError)):
+                if not (repeats or isinstance(error, InputError)):
                     mine.fail(error)
                 raise
-            if is_done:  # only now is it known that the new run can start
+            if repeats:  # only now is it known that the new run can start
                 print(f"{directory.name}: the run before is now {set_aside(directory)}")
                 directory.mkdir()
             return mine.execute()
@@ -72,6 +85,33 @@ def run(config: TrainConfig, command: str, expected: str | None = None, observer
             with suppress(OSError):
                 directory.rmdir()  # made for this run, and still empty
             raise
+
+
+def _repeats(config: TrainConfig, code: Code, existing: Record, directory: Path) -> bool:
+    """Whether a run that is there is moved aside and made again, rather than accepted or continued.
+
+    Raises:
+        InputError: it is another run's directory, or of other code and neither was asked for.
+    """
+    check_name(existing, directory)
+    differences = differences_that_matter(code, existing, directory)
+    if config.rerun and (existing.is_done or differences):
+        return True
+    if differences and config.code == "same":
+        refuse_other_code(directory, existing, differences)
+    if differences and existing.is_done:
+        print(f"{directory.name}: made by other code, accepted (code=any): {in_words(differences)}")
+    if existing.code is None and has_work(existing, directory):
+        print(f"{directory.name}: {BEFORE_CODE}")
+    return False
+
+
+def _check_same_in_all_processes(code: Code) -> None:
+    """The first process of a data-parallel run tells the others, which start later, what it runs."""
+    if is_first_process():
+        os.environ[FINGERPRINT] = code.fingerprint
+    elif os.environ.get(FINGERPRINT, code.fingerprint) != code.fingerprint:
+        raise InputError("The code was changed while the processes of this run were started. Start it again.")
 
 
 def is_first_process() -> bool:

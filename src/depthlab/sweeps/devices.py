@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from depthlab.config.hardware import Hardware
 from depthlab.errors import InputError
 from depthlab.sweeps.device_locks import DeviceLocks, runtime_folder
+from depthlab.sweeps.settings import AUTO, MOST_JOBS
+
+COMPILE_THREADS = "TORCHINDUCTOR_COMPILE_THREADS"  # Inductor would start up to 32 processes for each job
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class Lease:
         # A job on the CPU sees no GPU: merely asking one for its name would take memory there.
         visible = {"gpu": ",".join(self.devices), "cpu": ""}.get(self.accelerator)
         shown = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
-        return {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **shown}
+        counts = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", COMPILE_THREADS), threads)
+        return {**counts, **shown}
 
     def __str__(self) -> str:
         return f"{self.accelerator} {','.join(self.devices)}"
@@ -39,7 +43,7 @@ class Devices:
     ) -> None:
         """`places` jobs share a device; each process gets `num_threads`; `locks` keeps other launchers away."""
         self._accelerator = accelerator
-        self._places = places
+        self.places = places
         self.num_threads = num_threads
         self._locks = locks
         self._taken = dict.fromkeys(names, 0)
@@ -48,12 +52,15 @@ class Devices:
     @property
     def num_places(self) -> int:
         """How many jobs of one process can run at a time."""
-        return len(self._taken) * self._places
+        return len(self._taken) * self.places
+
+    def __len__(self) -> int:
+        return len(self._taken)
 
     def lease(self, num_devices: int) -> Lease | None:
         """A place on each of `num_devices` different devices, the emptiest first; None if that many are not free."""
         num_devices = self._at_most_all(num_devices)
-        free = sorted((name for name in self._taken if self._taken[name] < self._places), key=self._taken.__getitem__)
+        free = sorted((name for name in self._taken if self._taken[name] < self.places), key=self._taken.__getitem__)
         lease = Lease(self._accelerator, tuple(self._ours(free, num_devices)), self.num_threads)
         self._leases.append(lease)
         for name in lease.devices:
@@ -97,7 +104,7 @@ class Devices:
 def find_devices(
     hardware: Hardware,
     wanted: Mapping[str, int],
-    jobs_per_device: int | None,
+    jobs_per_device: int | str | None,
     environment: Mapping[str, str] = os.environ,
 ) -> dict[str, Devices]:
     """The devices that the jobs of a sweep share, by accelerator.
@@ -105,18 +112,21 @@ def find_devices(
     Args:
         hardware: what there is.
         wanted: for each accelerator, how many processes all jobs together have.
-        jobs_per_device: jobs at a time on one GPU or on the CPU; None for one a GPU, and one a core on the CPU.
+        jobs_per_device: jobs at a time on one GPU or on the CPU; None for one a GPU, and one a core on the CPU;
+            "auto" for one a GPU at first, with the CPU threads of as many as may follow.
         environment: its CUDA_VISIBLE_DEVICES, where set, names the GPUs that may be used.
     """
     # A core that has no job of its own is better used as a second thread of another's.
-    on_cpu = min(jobs_per_device or hardware.cpu_cores, wanted.get("cpu", 0))
+    jobs = jobs_per_device if isinstance(jobs_per_device, int) else None
+    on_cpu = min(jobs or hardware.cpu_cores, wanted.get("cpu", 0))
     names = {
         "gpu": gpu_names(len(hardware.gpus), environment),
         "cpu": [str(idx) for idx in range(on_cpu)],
         "mps": ["0"],
     }
-    places = {"gpu": jobs_per_device or 1, "cpu": 1, "mps": jobs_per_device or 1}
-    total = sum(len(names[kind]) * places[kind] for kind in wanted)
+    places = {"gpu": jobs or 1, "cpu": 1, "mps": jobs or 1}
+    at_most = {**places, "gpu": MOST_JOBS} if jobs_per_device == AUTO else places
+    total = sum(len(names[kind]) * at_most[kind] for kind in wanted)
     num_threads = max(1, hardware.cpu_cores // max(1, total))
     uuids = dict(zip(names["gpu"], hardware.gpu_uuids, strict=False))  # none are known of simulated ones
     return {

@@ -70,6 +70,13 @@ class Entry:
     steps_before: int = 0  # those that earlier launches have done
     seconds: float = 0.0  # what the attempts that ended took, together
     tail: list[str] = field(default_factory=list)
+    is_dropped: bool = False  # stopped because its result is not wanted any more
+
+    def drop(self) -> None:
+        """Ask the job to end at a checkpoint, for good as far as this sweep goes."""
+        self.is_dropped = True
+        if self.process is not None:
+            self.process.stop()
 
     def running_seconds(self) -> float:
         """How long the present attempt has run."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -50,6 +51,13 @@ class Process:
         """Ask the job to write a checkpoint and end. It tells the other processes of a DDP job itself."""
         if self._popen.returncode is None:
             self._popen.send_signal(signal.SIGTERM)
+
+    def wait(self, seconds: float) -> bool:
+        """Whether the process ends within this time."""
+        until = time.monotonic() + seconds
+        while self.poll() is None and time.monotonic() < until:
+            time.sleep(0.02)
+        return self._popen.returncode is not None
 
     def kill(self) -> None:
         """End the process and its whole group now."""

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -20,8 +20,10 @@ from depthlab.config.schema import TrainConfig, as_dict
 from depthlab.errors import InputError
 from depthlab.records.directory import check_place
 from depthlab.records.weight_files import find_weights, hash_weights
+from depthlab.runs.code import BEFORE_CODE, Code, differences_that_matter, has_work, in_words, read_code, roots_of
+from depthlab.runs.snapshot import FOLDER, take_snapshot
 from depthlab.sweeps.job import Entry, Job, labels
-from depthlab.sweeps.run_status import run_status, steps_done
+from depthlab.sweeps.run_status import read_if_there, run_status, steps_done
 
 SHOWN = 5  # mistakes; a wrong word in the command line is usually wrong in every job
 
@@ -65,24 +67,91 @@ def examine(jobs: Sequence[Job]) -> list[Entry]:
     ]
 
 
-def freeze(entries: Sequence[Entry], sweep_dir: Path, num_threads: Mapping[str, int]) -> Path:
-    """Write the configuration of every job into a new folder of `sweep_dir`; editing configs/ changes nothing then.
+class Made(Protocol):
+    """A run that may be there already: a job, or what a search has tried."""
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def config(self) -> TrainConfig: ...
+    @property
+    def directory(self) -> Path: ...
+
+
+def check_code(jobs: Sequence[Made]) -> list[str]:
+    """Lines about runs that are there already and of other code, or of code that is not known.
+
+    Raises:
+        InputError: some are of other code, and that was not accepted.
+    """
+    other: dict[str, list[Made]] = {}
+    accepted: dict[str, list[Made]] = {}
+    unknown = 0
+    codes: dict[tuple[str, ...], Code] = {}
+    for job in jobs:
+        record = read_if_there(job.directory)
+        if record is None or job.config.rerun:
+            continue
+        roots = roots_of(job.config)
+        codes[roots] = codes.get(roots) or read_code(roots)
+        if differences := differences_that_matter(codes[roots], record, job.directory):
+            found = other if job.config.code == "same" else accepted
+            found.setdefault(in_words(differences), []).append(job)
+        unknown += record.code is None and has_work(record, job.directory)
+    if other:
+        raise InputError(_describe_other_code(other, len(jobs)))
+    lines = [f"code=any: {_named(same)} of other code, accepted; differs: {files}" for files, same in accepted.items()]
+    return [*lines, *([f"{unknown} of {len(jobs)} jobs: {BEFORE_CODE}"] if unknown else [])]
+
+
+def _describe_other_code(other: Mapping[str, Sequence[Made]], num_jobs: int) -> str:
+    lines = [f"{sum(map(len, other.values()))} of {num_jobs} runs were made by other code; nothing was started."]
+    lines += [f"  {_named(same)}; differs: {files}" for files, same in list(other.items())[:SHOWN]]
+    if len(other) > SHOWN:
+        lines.append(f"  and others, {len(other) - SHOWN} other differences")
+    return "\n".join([*lines, "code=any accepts what is finished and continues the rest; rerun=true repeats them."])
+
+
+def _named(jobs: Sequence[Made]) -> str:
+    more = f" and {len(jobs) - 1} more" if len(jobs) > 1 else ""
+    return f"{jobs[0].label}{more}"
+
+
+def freeze(entries: Sequence[Entry], sweep_dir: Path, num_threads: Mapping[str, int]) -> tuple[Path, str | None]:
+    """Write the configuration of every job, and the code, into a new folder of `sweep_dir`; edits change nothing then.
 
     Args:
         entries: the jobs that are still to be done.
         sweep_dir: where the sweeps of one name are kept.
         num_threads: for each accelerator the CPU threads of a process, where its configuration does not say.
+
+    Returns:
+        The new folder, and the digest of the snapshot of the code in it.
     """
     folder = sweep_dir / datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
     try:
         (folder / "configs").mkdir(parents=True)
         (folder / "jobs").mkdir()
+        snapshot = take_snapshot(folder / FOLDER)
         for entry in entries:
-            _write(frozen_path(folder, entry.job), entry.job, num_threads[entry.job.accelerator])
+            freeze_job(folder, entry.job, num_threads[entry.job.accelerator], snapshot)
     except OSError as error:
         reason = f"{folder} cannot be written ({error.strerror})."
         raise InputError(f"{reason} Choose another place with paths.log_dir=...") from None
-    return folder
+    return folder, snapshot
+
+
+def freeze_job(folder: Path, job: Job, num_threads: int, snapshot: str | None) -> None:
+    """Write the configuration of one job into the folder that `freeze` made, with the digest of its snapshot.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    config = job.config
+    trainer = replace(config.trainer, num_threads=config.trainer.num_threads or num_threads)
+    tree = as_dict(replace(config, trainer=trainer))
+    frozen = {"command": job.command, "directory": job.directory.name, "config": tree, "snapshot": snapshot}
+    frozen_path(folder, job).write_text(json.dumps(frozen, indent=2), encoding="utf-8")
 
 
 def frozen_path(folder: Path, job: Job) -> Path:
@@ -148,11 +217,3 @@ def _describe_mistakes(mistakes: Mapping[str, Sequence[int]], requests: Sequence
     if len(mistakes) > SHOWN:
         lines.append(f"  and {len(mistakes) - SHOWN} other mistakes")
     return "\n".join(lines)
-
-
-def _write(path: Path, job: Job, num_threads: int) -> None:
-    config = job.config
-    trainer = replace(config.trainer, num_threads=config.trainer.num_threads or num_threads)
-    tree = as_dict(replace(config, trainer=trainer))
-    frozen = {"command": job.command, "directory": job.directory.name, "config": tree}
-    path.write_text(json.dumps(frozen, indent=2), encoding="utf-8")

@@ -15,15 +15,18 @@ from depthlab.errors import InputError
 from depthlab.records.directory import holder
 from depthlab.records.record import FILE_NAME
 from depthlab.runs import exits
+from depthlab.runs.snapshot import FOLDER, python_path
 from depthlab.sweeps.devices import Devices, Lease
 from depthlab.sweeps.job import OPEN, RESULTS, Entry, State
 from depthlab.sweeps.job_process import Process
 from depthlab.sweeps.preflight import file_name, frozen_path
 from depthlab.sweeps.run_status import classify_exit, last_lines, link_log, run_status
 from depthlab.sweeps.settings import Settings
+from depthlab.sweeps.sharing import Sharing
 
 PAUSE_SECONDS = 0.02  # between two looks at the processes; a device is idle for at most this long
 LOOK_SECONDS = 1.0  # between two looks at files: progress, logs, runs that another process holds
+GRACE_SECONDS = 2.0  # from SIGTERM to SIGKILL, where a sweep ends at once
 TAIL_LINES = 5  # of a failed job's log
 SIGNALS = (signal.SIGINT, signal.SIGHUP, *exits.STOP_SIGNALS)
 
@@ -39,6 +42,19 @@ class View(Protocol):
     def refresh(self, entries: Sequence[Entry]) -> None: ...
 
 
+class Source(Protocol):
+    """Where more jobs come from while the queue runs."""
+
+    def more(self, num_open: int) -> Sequence[Entry]:
+        """Jobs to be added, while `num_open` are waiting or running; none where there is nothing to do at present."""
+
+    def ended(self, entry: Entry) -> None:
+        """A job has ended and is not tried again."""
+
+    def look(self, running: Sequence[Entry]) -> None:
+        """Called about once a second. A job is stopped for good with `drop`."""
+
+
 class Pool:
     """Runs the entries of a sweep over devices."""
 
@@ -50,6 +66,8 @@ class Pool:
         folder: Path,
         command: Command,
         view: View,
+        sharing: Sharing,
+        source: Source | None = None,
     ) -> None:
         """`folder` holds the frozen configurations; `command` makes the command line of a job from one of them."""
         self._entries = sorted(entries, key=_rank)
@@ -58,6 +76,10 @@ class Pool:
         self._folder = folder
         self._command = command
         self._view = view
+        self._sharing = sharing
+        self._source = source
+        snapshot = folder / FOLDER
+        self._code = {"PYTHONPATH": python_path(snapshot)} if snapshot.exists() else {}
         self._signals: list[tuple[float, int]] = []
         self._began_at = time.time()
         self._next_look_seconds = 0.0
@@ -69,21 +91,36 @@ class Pool:
         """Run until no entry is open, or until stopped. No process outlives this call, however it ends."""
         with self._listening():
             try:
+                self._refill()
                 while self._is_unfinished():
                     self._heed_signals()
                     self._collect()
+                    self._refill()
                     self._start()
                     self._look()
                     time.sleep(PAUSE_SECONDS)
             finally:
-                for entry in self._running():
-                    assert entry.process is not None
-                    entry.process.kill()
+                self._end_processes()
+
+    def _end_processes(self) -> None:
+        """End what runs, by SIGTERM first: under MPS a process that is killed outright may take others along."""
+        running = [entry.process for entry in self._running() if entry.process is not None]
+        for process in running:
+            process.stop()
+        until = time.monotonic() + GRACE_SECONDS
+        for process in running:
+            process.wait(until - time.monotonic())
+            process.kill()
 
     def _is_unfinished(self) -> bool:
         return any(
             entry.state is State.RUNNING or (entry.state in OPEN and not self._closed) for entry in self._entries
         )
+
+    def _refill(self) -> None:
+        if self._source is not None and not self._closed:
+            self._entries += self._source.more(sum(entry.state in OPEN for entry in self._entries))
+            self._entries.sort(key=_rank)
 
     def _running(self) -> list[Entry]:
         return [entry for entry in self._entries if entry.state is State.RUNNING]
@@ -99,7 +136,9 @@ class Pool:
             self._devices[entry.job.accelerator].release(entry.lease)
             link_log(entry.log, entry.job.directory)
             entry.tail = last_lines(entry.log, TAIL_LINES)
-            entry.state, entry.reason = classify_exit(code, entry.job, entry.tail, self.stopped_by is not None)
+            entry.state, entry.reason = classify_exit(
+                code, entry.job, entry.tail, self.stopped_by is not None or entry.is_dropped
+            )
             entry.process = entry.lease = None
             self._settle(entry, code)
 
@@ -110,8 +149,12 @@ class Pool:
             entry.attempts -= 1
             self._view.say(f"{entry.job.label}: held by {holder(entry.job.directory)}, waiting for it")
             return
+        if entry.state is State.FAILED and not self._closed and self._sharing.makes_room(entry):
+            entry.state = State.WAITING
+            entry.attempts -= 1
+            return
         again = entry.state in (State.FAILED, State.INTERRUPTED) and code != exits.MISTAKE
-        if again and entry.attempts <= self._settings.retries and not self._closed:
+        if again and not entry.is_dropped and entry.attempts <= self._settings.retries and not self._closed:
             self._view.say(f"{entry.job.label}: {entry.reason}; trying again")
             entry.state = State.WAITING
             self._entries.sort(key=_rank)
@@ -120,6 +163,8 @@ class Pool:
 
     def _end(self, entry: Entry) -> None:
         self._view.ended(entry)
+        if self._source is not None:
+            self._source.ended(entry)
         if entry.state is State.FAILED and self._settings.on_error == "stop" and not self._closed:
             self._view.say("on_error=stop: jobs that run are finished, none is started")
             self._closed = True
@@ -159,6 +204,8 @@ class Pool:
                 self._view.say(f"{job.label}: held by {holder(job.directory)}, waiting for it")
         elif entry.state in RESULTS:
             self._view.say(f"{job.label}: {entry.state} by another process")
+            if self._source is not None:
+                self._source.ended(entry)
         return entry.state is State.WAITING
 
     def _is_new(self, path: Path) -> bool:
@@ -169,8 +216,9 @@ class Pool:
         entry.attempts += 1
         entry.started_at, entry.started_seconds = time.time(), time.monotonic()
         command = self._command(frozen_path(self._folder, entry.job))
+        environment = {**lease.environment(), **self._sharing.environment(lease), **self._code}
         try:
-            entry.process = Process(command, lease.environment(), entry.log)
+            entry.process = Process(command, environment, entry.log)
         except OSError as error:
             self._fail(entry, f"could not be started: {error}")
             return False
@@ -190,6 +238,9 @@ class Pool:
         for entry in self._running():
             assert entry.log is not None
             link_log(entry.log, entry.job.directory)
+        self._sharing.observe(self._entries)
+        if self._source is not None:
+            self._source.look(self._running())
         self._view.refresh(self._entries)
 
     @contextmanager
@@ -219,9 +270,7 @@ class Pool:
             self._view.say("stopping: running jobs write a checkpoint, waiting ones do not start; again to kill them")
         # `timeout` and some schedulers signal the process and then its group: two within an instant are one.
         elif any(late - first > 0.3 for (first, _), (late, _) in itertools.combinations(self._signals, 2)):
-            for entry in self._running():
-                assert entry.process is not None
-                entry.process.kill()
+            self._end_processes()
 
 
 def _rank(entry: Entry) -> tuple[int, int, int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from depthlab.errors import InputError
 from depthlab.records.directory import is_held
-from depthlab.records.record import FILE_NAME, Record, read_record
+from depthlab.records.record import FILE_NAME, Record, check_name, read_record
 from depthlab.runs import exits
 from depthlab.sweeps.job import Job, State
 
@@ -21,20 +21,21 @@ def run_status(job: Job, repeat: bool) -> State:
     """Whether a run is done, is worked on by another process, or waits; `repeat` is for one to be done again.
 
     Raises:
-        InputError: its record cannot be read.
+        InputError: its record cannot be read, or is another run's.
     """
     if is_held(job.directory):
         return State.HELD
     if not (job.directory / FILE_NAME).exists():
         return State.WAITING
-    status = read_record(job.directory).status
+    record = read_record(job.directory)
+    check_name(record, job.directory)
     done = {"finished": State.FINISHED, "diverged": State.DIVERGED}
-    return State.WAITING if repeat else done.get(status, State.WAITING)
+    return State.WAITING if repeat else done.get(record.status, State.WAITING)
 
 
 def steps_done(job: Job) -> int:
     """The step from which a run goes on, as its record says."""
-    record = _record(job.directory)
+    record = read_if_there(job.directory)
     return record.steps if record else 0
 
 
@@ -42,7 +43,7 @@ def classify_exit(code: int, job: Job, tail: Sequence[str], stopping: bool) -> t
     """What became of a job whose process ended with `code` and whose log ends with `tail`, and why."""
     if code == exits.HELD:
         return State.HELD, ""
-    record = _record(job.directory)
+    record = read_if_there(job.directory)
     if code == exits.CONTINUE_ME:
         steps = record.steps if record else 0
         reason = f"stopped after the checkpoint of step {steps:,}" if steps else "stopped before its first checkpoint"
@@ -83,11 +84,12 @@ def link_log(log: Path, directory: Path) -> None:
 
 def results(jobs: Sequence[Job]) -> list[Record]:
     """The records of those jobs that are done."""
-    records = [_record(job.directory) for job in jobs]
+    records = [read_if_there(job.directory) for job in jobs]
     return [record for record in records if record and record.is_done]
 
 
-def _record(directory: Path) -> Record | None:
+def read_if_there(directory: Path) -> Record | None:
+    """The record of a run, None where there is none that can be read."""
     try:
         return read_record(directory)
     except InputError:

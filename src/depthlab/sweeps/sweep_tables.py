@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -22,6 +24,7 @@ from depthlab.sweeps.run_status import results
 from depthlab.sweeps.runtime_estimate import Estimates, free_bytes, sweep_seconds
 
 SPLITS = ("test", "val", "train")
+BEST_TRIALS = 10  # of a search, that are printed
 
 
 def plan_lines(entries: Sequence[Entry], known: Estimates, num_places: int) -> Iterator[str]:
@@ -79,6 +82,44 @@ def print_outcome(console: Console, entries: Sequence[Entry], folder: Path | Non
             _say(console, f"      {line}")
     if folder is not None:
         _say(console, f"Logs: {folder / 'jobs'}")
+
+
+def print_search(console: Console, summary: Mapping[str, Any], folder: Path) -> None:
+    """The best trials of a search, and the command to type; of a search that was stopped, those so far."""
+    trials, metric = summary["trials"], MetricInfo(**summary["metric"])
+    complete = [trial for trial in trials if trial["value"] is not None]
+    if complete:
+        console.print()
+        console.print(search_table(complete, metric))
+    counts = Counter(trial["state"] for trial in trials)
+    states = ", ".join(f"{number} {state}" for state, number in sorted(counts.items()))
+    _say(console, f"{len(trials)} of {summary['search']['trials']} trials: {states or 'none'}")
+    if best := summary["best"]:
+        text = spread_text(best["values"], metric)
+        _say(console, f"best: {text}, as the best of {len(complete)} better than it would be with other seeds")
+        _say(console, f"command: {summary['command']}")
+        _say(console, f"page: python -m depthlab report {folder}")
+
+
+def search_table(complete: Sequence[Mapping[str, Any]], metric: MetricInfo) -> Table:
+    """The best complete trials of a search, the best one first."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("trial", *complete[0]["params"], f"val {metric.title} {metric.unit}".rstrip(), "diverged"):
+        table.add_column(Text(name), justify="right")
+    ordered = sorted(complete, key=lambda trial: trial["value"], reverse=metric.better == "higher")
+    for trial in ordered[:BEST_TRIALS]:
+        spread = f" ± {metric.number(statistics.stdev(trial['values']))}" if len(trial["values"]) > 1 else ""
+        diverged = str(trial["num_diverged"] or "")
+        table.add_row(str(trial["number"]), *trial["params"].values(), metric.number(trial["value"]) + spread, diverged)
+    return table
+
+
+def spread_text(values: Sequence[float], metric: MetricInfo) -> str:
+    """`validation error 3.21 ± 0.40 % (3 seeds)`."""
+    spread = f" ± {metric.number(statistics.stdev(values))}" if len(values) > 1 else ""
+    seeds = "1 seed" if len(values) == 1 else f"{len(values)} seeds"
+    value = f"{metric.number(statistics.fmean(values))}{spread} {metric.unit}".rstrip()
+    return f"validation {metric.title} {value} ({seeds})"
 
 
 def _intention(entry: Entry) -> str:

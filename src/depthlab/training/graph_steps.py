@@ -1,24 +1,33 @@
-"""Several steps as one Lightning batch: forward, backward and update captured once as a CUDA graph, then replayed."""
+"""Several steps as one Lightning batch: the whole step captured once as a CUDA graph, then replayed."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from lightning.pytorch import Callback
-from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from depthlab.data.batch import Batch
+from depthlab.data.datamodule import ImageDataModule
+from depthlab.training.capture import (
+    WARMUP_STEPS,
+    Capture,
+    LeanStep,
+    Replay,
+    cuda_graph,
+    lasting_tensors,
+    leaving_no_trace,
+    modules_used_once,
+    warm_up,
+)
+from depthlab.training.chunk_inputs import ChunkInputs, inputs_of
 from depthlab.training.meter import add
 from depthlab.training.module import SupervisedModule
 
-WARMUP_STEPS = 3  # on a stream of their own before a capture: libraries choose kernels and get their memory there
 OWN_PACKAGE = "depthlab."
+CAPTURES: dict[str, Capture] = {"gpu": cuda_graph}  # what captures a step, by accelerator
 # What Lightning calls between or inside the updates of a block, where it is not at hand.
 STEP_HOOKS = (
     "on_train_batch_start",
@@ -62,7 +71,7 @@ def why_not_capturable(
 ) -> str | None:
     """Why this run's steps cannot be captured, as the end of a sentence; None where they can."""
     reasons = {
-        "CUDA graphs need a CUDA GPU": accelerator != "gpu",
+        "CUDA graphs need a CUDA GPU": accelerator not in CAPTURES,
         "fp16's loss scale is read after every step": precision == "16-mixed",
         "several processes exchange gradients in every step": strategy != "auto",
         "gradients are accumulated over batches": accumulate_grad_batches > 1,
@@ -84,117 +93,116 @@ def _needs_each_step(callback: Callback) -> bool:
 
 
 class GraphStepper:
-    """Trains block after block without Lightning between the steps.
+    """Trains chunk after chunk without Lightning between the steps.
 
-    The batch, the learning rate and the sums of loss and error lie in tensors that stay where they are; a step
-    reads and writes those alone, so that a captured one can be replayed. Nothing waits for the device.
+    Draws, learning rates, weights and the sums of loss and error lie in tensors that stay where they are. A step
+    makes its batch, computes, updates and counts with those alone, so that a captured one can be replayed: a chunk of
+    K steps is one copy to the device, K replays, and one reading of the sums. Nothing waits for the device.
 
     Args:
-        batch_of: makes the training batch of a number.
+        data: the training batches.
+        longest: steps in a chunk, at most.
         max_norm: gradients are scaled down to this norm; None for never.
-        capture: False takes the same steps one by one without a graph, on any device.
+        capture: captures a step; None takes the same steps one by one, on any device.
+        say: is told why, where a step could not be captured. The chunks then go on without a graph.
     """
 
-    def __init__(self, batch_of: Callable[[int], Batch], max_norm: float | None, capture: bool) -> None:
-        self.batch_of = batch_of
+    def __init__(
+        self,
+        data: ImageDataModule,
+        longest: int,
+        max_norm: float | None,
+        capture: Capture | None,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        self.data = data
+        self.longest = longest
         self.max_norm = max_norm
         self.capture = capture
-        self._take_step: Callable[[], None] | None = None
+        self.say = say
+        self._lean: LeanStep | None = None
+        self._replay: Replay | None = None
 
     def run(self, module: SupervisedModule, numbers: range) -> None:
         """The updates `numbers`, counted from 0 at the start of training."""
-        device = module.device
         # Lightning calls this in a context of mixed precision; gradients are made outside of it.
-        with torch.autocast(device.type, enabled=False):
-            if self._take_step is None:
-                self._take_step = self._prepared(module, self.batch_of(numbers[0]))
-            for total, so_far in zip(self._totals, module.train_meter.sums(), strict=True):
-                total.copy_(so_far)
-            factors = self._lr_factors
-            rates = _to_device([[module.schedule(number) * factor for factor in factors] for number in numbers], device)
-            for number, rate in zip(numbers, rates.unbind(), strict=True):
-                for static_rate, fresh_rate in zip(self._rates, rate.unbind(), strict=True):
-                    static_rate.copy_(fresh_rate)
-                for static, fresh in zip(self._batch_tensors, _tensors(self.batch_of(number)), strict=True):
-                    static.copy_(fresh)
-                self._take_step()
+        with torch.autocast(module.device.type, enabled=False):
+            if self._replay is None:
+                self._replay = self._prepared(module, numbers)
+            torch._foreach_copy_(self._totals, module.train_meter.sums())
+            for _ in self._inputs.steps(numbers, self._rates_of(module, numbers)):
+                self._replay()
+            if self._lean is not None:
+                self._lean.count_batches(len(numbers))
         module.train_meter.put(self._totals)
         module.step = numbers.stop
 
-    def _prepared(self, module: SupervisedModule, example: Batch) -> Callable[[], None]:
+    def _rates_of(self, module: SupervisedModule, numbers: range) -> list[list[float]]:
+        return [[module.schedule(number) * factor for factor in self._lr_factors] for number in numbers]
+
+    def _prepared(self, module: SupervisedModule, numbers: range) -> Replay:
         """A function that takes one step with what lies in the static tensors."""
-        optimizer = module.trainer.optimizers[0]
-        self._rates = [torch.zeros((), device=module.device) for _ in optimizer.param_groups]
+        optimizer, device = module.trainer.optimizers[0], module.device
+        self._rates = [torch.zeros((), device=device) for _ in optimizer.param_groups]
         self._lr_factors = [group.get("lr_factor", 1.0) for group in optimizer.param_groups]
         for group, rate in zip(optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate
-        copies: dict[str, Any] = {
-            key: value.clone() for key, value in example._asdict().items() if isinstance(value, Tensor)
-        }
-        batch = example._replace(**copies)
-        self._batch_tensors = _tensors(batch)
         self._totals = [torch.zeros_like(total) for total in module.train_meter.sums()]
+        self._inputs: ChunkInputs = inputs_of(self.data, len(self._rates), max(self.longest, WARMUP_STEPS + 1), device)
 
         def take_step() -> None:
-            optimizer.zero_grad(set_to_none=True)  # a replay writes its gradients where the captured step has put them
+            self._take_step(module, optimizer)
+
+        return take_step if self.capture is None else self._captured(take_step, self.capture, module, numbers)
+
+    def _take_step(self, module: SupervisedModule, optimizer: torch.optim.Optimizer) -> None:
+        batch, rates = self._inputs.read()
+        torch._foreach_copy_(self._rates, list(rates.unbind()))
+        optimizer.zero_grad(set_to_none=True)  # a replay writes its gradients where the captured step has put them
+        with nullcontext() if self._lean is None else self._lean.computing():
             with module.trainer.precision_plugin.forward_context():
                 loss, counts = module.loss_and_counts(batch)
             loss.backward()  # type: ignore[no-untyped-call]
-            if self.max_norm is not None:
-                clip_grad_norm_(module.network.parameters(), self.max_norm)
-            optimizer.step()
-            add(self._totals, counts)
+        if self.max_norm is not None:
+            clip_grad_norm_(module.network.parameters(), self.max_norm)
+        optimizer.step()
+        add(self._totals, counts)
 
-        return _captured(take_step, module, optimizer) if self.capture else take_step
+    def _captured(self, take_step: Replay, capture: Capture, module: SupervisedModule, numbers: range) -> Replay:
+        """The step as a graph; as it is where that fails, after weights and optimiser were put back."""
+        optimizer, network = module.trainer.optimizers[0], module.network
+        for group in optimizer.param_groups:
+            group.update({"capturable": True} if "capturable" in group else {})
+        first = range(numbers.start, numbers.start + 1)
+        try:
+            with leaving_no_trace(network, optimizer, module.device):
+                self._lean = self._lean_step(module, first)
+                for _ in self._inputs.steps(first, self._rates_of(module, first)):
+                    # The other steps read rows that are zeros, which do for a trial.
+                    warm_up(take_step, module.device)
+            return capture(take_step, lambda: [*lasting_tensors(network, optimizer), *self._rates, *self._totals])
+        except torch.OutOfMemoryError:
+            raise  # ordinary steps would not fit either
+        except Exception as error:
+            optimizer.zero_grad(set_to_none=True)
+            self.say(f"the step could not be captured ({_first_line(error)}). Steps are taken one by one, slower.")
+            self._lean = None
+            return take_step
 
+    def _lean_step(self, module: SupervisedModule, numbers: range) -> LeanStep:
+        """What of the step can be done together, in this network."""
 
-def _tensors(batch: Batch) -> list[Tensor]:
-    return [value for value in batch if isinstance(value, Tensor)]
+        def forward() -> None:
+            with module.trainer.precision_plugin.forward_context():
+                module.network(self._inputs.read()[0].images)
 
-
-def _to_device(values: Sequence[Sequence[float]], device: torch.device) -> Tensor:
-    """float32 (n, m), sent without waiting for the device: only pinned memory is."""
-    tensor = torch.tensor(values)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
-
-
-def _captured(
-    take_step: Callable[[], None], module: SupervisedModule, optimizer: torch.optim.Optimizer
-) -> Callable[[], None]:
-    """`take_step` as a graph."""
-    for group in optimizer.param_groups:
-        group.update({"capturable": True} if "capturable" in group else {})
-    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    with _leaving_no_trace(module, optimizer), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*capturable=True.*")  # of the steps before the capture
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(WARMUP_STEPS):
-                take_step()
-        torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        take_step()
-    return graph.replay
-
-
-@contextmanager
-def _leaving_no_trace(module: SupervisedModule, optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Put weights, optimiser state and random state back, in place. State that is new becomes zero: where it began."""
-    weights = {key: value.clone() for key, value in module.network.state_dict().items()}
-    state = {(p, key): value.clone() for p, key, value in _optimizer_tensors(optimizer)}
-    random = torch.cuda.get_rng_state(module.device)
-    yield
-    with torch.no_grad():
-        for key, value in module.network.state_dict().items():
-            value.copy_(weights[key])
-        for p, key, value in _optimizer_tensors(optimizer):
-            value.copy_(state.get((p, key), torch.zeros_like(value)))
-    torch.cuda.set_rng_state(random, module.device)
+        for _ in self._inputs.steps(numbers, self._rates_of(module, numbers)):
+            used_once = modules_used_once(module.network, forward)
+        low = torch.bfloat16 if str(module.trainer.precision) == "bf16-mixed" else None
+        return LeanStep(module.network, used_once, low)
 
 
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> Iterator[tuple[Tensor, str, Tensor]]:
-    for parameter, values in optimizer.state.items():
-        for key, value in values.items():
-            if isinstance(value, Tensor):
-                yield parameter, key, value
+def _first_line(error: BaseException) -> str:
+    if "capture" in str(error) and error.__context__ is not None:
+        error = error.__context__  # ending a capture that has failed raises an error of its own
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]

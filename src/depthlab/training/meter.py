@@ -75,6 +75,24 @@ class SumMeter(Metric):
         return torch.stack([value.to(self.loss_sum) for value in self.sums()])
 
 
+class LateTotals:
+    """The sums of a meter on their way to the host, for which nothing waits until they are wanted."""
+
+    def __init__(self, meter: SumMeter) -> None:
+        sums = meter.compute()
+        self._values = torch.empty_like(sums, device="cpu", pin_memory=sums.is_cuda)
+        self._values.copy_(sums, non_blocking=True)
+        self._is_there = torch.cuda.Event() if sums.is_cuda else None  # type: ignore[no-untyped-call]
+        if self._is_there is not None:
+            self._is_there.record()
+
+    def get(self) -> Totals:
+        """The sums as they were."""
+        if self._is_there is not None:
+            self._is_there.synchronize()
+        return Totals(self._values.tolist())
+
+
 class Totals:
     """The sums of a meter as plain numbers; the last two up to where losses are finite."""
 

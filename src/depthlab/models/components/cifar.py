@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from depthlab.config.registry import register
 from depthlab.config.spec import key
@@ -14,12 +14,25 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+DEPTHS = (20, 32, 44, 56, 110, 1202)  # 6n+2: those of the paper's Table 6
+PREACTIVATED_BOTTLENECKS = {"shortcut": "B", "block": "bottleneck", "preactivation": True}
+
+
 @register("model", "cifar")
 @dataclass(frozen=True)
 class CifarNet(ModelSpec):
     """A plain or residual network of section 4.2 of the paper, or its form with bottlenecks or pre-activation."""
 
     supports = frozenset(SHARED)
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        **{f"plain{depth}": {"depth": depth, "residual": False} for depth in DEPTHS},
+        **{f"resnet{depth}": {"depth": depth} for depth in DEPTHS},  # the twins: the same parameters
+        # He et al. 2016, "Identity mappings in deep residual networks": 1.7, 1.7 and 10.3 M parameters.
+        "preact_resnet110": {"depth": 110, "preactivation": True},
+        "preact_resnet164": {"depth": 164, **PREACTIVATED_BOTTLENECKS},
+        "preact_resnet1001": {"depth": 1001, **PREACTIVATED_BOTTLENECKS},
+    }
 
     depth: int = key(maximum=5000, column=True, help="weighted layers: 6n+2, with bottlenecks 9n+2")
     residual: bool = key(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from depthlab.config.registry import register
 from depthlab.config.spec import key
@@ -20,6 +20,10 @@ class Dense(ModelSpec):
     """Fully connected layers with ReLU."""
 
     supports = frozenset({"dropout", "freeze", "two_stream"})
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "two_stream_dense": {"two_stream": True},  # colour and brightness: 422,996 parameters on 28x28 images
+    }
 
     widths: list[int] = key((128, 64, 32), maximum=1_000_000, help="features of each hidden layer")
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from depthlab.config.registry import register
 from depthlab.config.spec import key
@@ -20,6 +20,17 @@ class DenseNet(ModelSpec):
     """torchvision's DenseNet (Huang et al. 2017)."""
 
     supports = frozenset(SHARED) - {"stochastic_depth"}
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "densenet121": {},  # torchvision's, 8.0 M parameters with 1000 classes; images from 32x32 on
+        # DenseNet-BC of 100 layers with growth rate 12, for 32x32 images, 0.8 M parameters.
+        "densenet_bc100_12": {
+            "growth_rate": 12,
+            "block_config": [16, 16, 16],
+            "num_init_features": 24,
+            "stem": "small",
+        },
+    }
 
     growth_rate: int = key(32, maximum=10_000, positive=True, help="channels that each layer adds")
     block_config: list[int] = key((6, 12, 24, 16), maximum=1000, help="layers in each dense block")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from depthlab.config.registry import register
 from depthlab.config.spec import key
@@ -23,6 +23,18 @@ class ImageNetNet(ModelSpec):
     """A network of Table 1 of the paper, with torchvision's names and variants: with option B, torchvision's own."""
 
     supports = frozenset(SHARED)
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        # Table 1 of the paper; with option A, resnet18 and resnet34 have the parameters of their plain twins.
+        **{f"plain{depth}": {"depth": depth, "residual": False, "shortcut": "A"} for depth in (18, 34)},
+        # 11.7, 21.8, 25.6, 44.5 and 60.2 M parameters with 1000 classes, as torchvision's.
+        **{f"resnet{depth}": {"depth": depth} for depth in (18, 34, 50, 101, 152)},
+        **{f"preact_resnet{depth}": {"depth": depth, "preactivation": True} for depth in (18, 50)},  # He et al. 2016
+        "resnext50_32x4d": {"depth": 50, "groups": 32, "width_per_group": 4},  # Xie et al. 2017, 25.0 M
+        "wide_resnet50_2": {"depth": 50, "width_per_group": 128},  # twice the channels inside bottlenecks, 68.9 M
+        # A ResNet-18 for colour and one for brightness, whose outputs add: 22.4 M parameters with 10 classes.
+        "two_stream_resnet18": {"depth": 18, "two_stream": True},
+    }
 
     depth: int = key(maximum=5000, column=True, help="18, 34, 50, 101 or 152")
     residual: bool = key(True, column=True, help="whether blocks add their input to their output")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from depthlab.config.registry import register
 from depthlab.config.spec import key
@@ -21,6 +21,11 @@ class RestorerSpec(ModelSpec):
 
     supports = frozenset({"freeze"})
     output = "images"
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "plain_restorer20": {"depth": 20, "residual": False},  # 2n+2, n = 9
+        "residual_restorer20": {"depth": 20},  # its twin: the same parameters
+    }
 
     depth: int = key(maximum=5000, column=True, help="weighted layers: 2n+2")
     width: int = key(16, positive=True, maximum=10_000, column=True, help="channels of every layer but the last")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from depthlab.config.registry import register
 from depthlab.config.spec import key
@@ -20,6 +20,13 @@ class WideNet(ModelSpec):
     """A wide residual network (Zagoruyko and Komodakis 2016)."""
 
     supports = frozenset(SHARED)
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        # Zagoruyko and Komodakis 2016, for 32x32 images: 2.7, 8.9 and 36.5 M parameters.
+        "wide_resnet16_4": {"depth": 16, "width_factor": 4},
+        "wide_resnet40_4": {"depth": 40, "width_factor": 4},
+        "wide_resnet28_10": {"depth": 28, "width_factor": 10},
+    }
 
     depth: int = key(maximum=5000, column=True, help="6n+4, as that paper counts")
     width_factor: int = key(maximum=1000, help="how many times as wide as 16, 32 and 64 channels", positive=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from textwrap import fill
 from typing import Any
 
@@ -236,3 +237,14 @@ DIAGNOSTIC: tuple[Callable[[Setting], Figure], ...] = (
     gradient_norms,
     mistakes,
 )
+
+
+def draw_reliability(path: Path, bins: Sequence[Sequence[float]], title: str) -> None:
+    """Write a PNG: the part of the answers that is right against their confidence; on the diagonal both are equal."""
+    drawing, axes = style.new_figure(1, 1, 3.6, 3.4)
+    confidence, right = zip(*bins, strict=True)
+    axes[0][0].plot([0, 1], [0, 1], color="#999999", linestyle=":", linewidth=1.0)
+    axes[0][0].plot(confidence, right, color=style.COLOURS[0], marker="o", markersize=3.5)
+    axes[0][0].set(xlabel="confidence", ylabel="part that is right", title=title, xlim=(0, 1), ylim=(0, 1))
+    with style.look():
+        drawing.savefig(path, dpi=style.DPI, metadata={"Software": None})

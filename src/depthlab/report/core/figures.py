@@ -18,6 +18,7 @@ from depthlab.report.core.task_description import Task, split_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
+    from PIL.Image import Image
 
 # Up to this many runs, each is a line of its own; beyond, a band from the lowest to the highest run.
 FEW_RUNS = 5
@@ -37,7 +38,7 @@ class Figure:
     name: str
     title: str
     caption: str
-    drawing: Drawing | None
+    drawing: Drawing | Image | None
 
 
 def strip_plot(groups: Sequence[Group]) -> Figure:

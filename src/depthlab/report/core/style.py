@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from PIL.Image import Image
+
 from depthlab.report.core.groups import Group
 
 if TYPE_CHECKING:
@@ -61,15 +63,19 @@ def new_figure(rows: int, columns: int, width: float, height: float, **options: 
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
-def save(figure: Figure | None, folder: Path, name: str) -> None:
+def save(figure: Figure | Image | None, folder: Path, name: str) -> None:
     """Write `name`.png and `name`.pdf, without a date, so that the same runs give the same bytes.
 
-    None removes the two, lest the figure of an earlier report stands for one that is left out now.
+    A picture of PIL is written as PNG alone. None removes the two, lest the figure of an earlier report stands for one
+    that is left out now.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if figure is None:
         for suffix in (".png", ".pdf"):
             (folder / f"{name}{suffix}").unlink(missing_ok=True)
+        return
+    if isinstance(figure, Image):
+        figure.save(folder / f"{name}.png", optimize=True)
         return
     with look():
         # Laid out once, not again for each file.
@@ -107,26 +113,29 @@ def group_looks(groups: Sequence[Group]) -> list[dict[str, Any]]:
 def legend_below(axis: Any, gap: float, columns: int) -> None:
     """A legend below the axes, in one column where labels are too long to stand side by side."""
     labels = axis.get_legend_handles_labels()[1]
-    short = all(len(label) <= SHORT_LABEL for label in labels)
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -gap), ncols=columns if short else 1)
+    if not labels:
+        return
+    columns = columns if all(len(label) <= SHORT_LABEL for label in labels) else 1
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -gap), ncols=columns)
 
 
-def label_powers(axis: Any) -> None:
-    """Label a logarithmic y axis: with numbers where it has less than two decades, else with powers of ten."""
+def label_powers(axis: Any, which: str = "y") -> None:
+    """Label a logarithmic axis, x or y: with numbers where it has less than two decades, else with powers of ten."""
     from matplotlib.ticker import LogFormatterSciNotation
 
     class Powers(LogFormatterSciNotation):
         def __call__(self, x: float, pos: int | None = None) -> str:
             return _without_math(str(super().__call__(x, pos)))
 
-    low, high = axis.get_ylim()
+    low, high = getattr(axis, f"get_{which}lim")()
+    labelled = getattr(axis, f"{which}axis")
     if high / low < NARROW:
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_formatter("{x:g}")
-        axis.tick_params(axis="y", which="minor", labelsize=7)
+        labelled.set_major_formatter("{x:g}")
+        labelled.set_minor_formatter("{x:g}")
+        axis.tick_params(axis=which, which="minor", labelsize=7)
     else:
-        axis.yaxis.set_major_formatter(Powers())
-        axis.yaxis.set_minor_formatter(Powers(minor_thresholds=(1, 0.4)))
+        labelled.set_major_formatter(Powers())
+        labelled.set_minor_formatter(Powers(minor_thresholds=(1, 0.4)))
 
 
 def _without_math(text: str) -> str:

@@ -12,6 +12,7 @@ from rich.table import Table as Grid
 from depthlab.report.core.document import Document
 from depthlab.report.core.groups import Group
 from depthlab.report.core.summary_tables import cell_text, other_runs, shown_keys
+from depthlab.report.core.table import Table, show
 from depthlab.report.core.task_description import EMA, RUNNING
 from depthlab.shown_text import one_line
 
@@ -39,6 +40,16 @@ def print_document(document: Document, groups: Sequence[Group], page: Path, figu
     say(f"page: {page}")
     if figure:
         say(f"figure: {figure}")
+
+
+def grid(table: Table, most_rows: int | None = None) -> Grid:
+    """The first rows of a table."""
+    made = Grid(*table.header, box=None)
+    for column, right in zip(made.columns, table.numeric(), strict=True):
+        column.justify, column.no_wrap = ("right" if right else "left"), True
+    for row in table.rows[:most_rows]:
+        made.add_row(*map(show, row))
+    return made
 
 
 def _networks(groups: Sequence[Group]) -> Grid:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from depthlab.config.metric_info import MetricInfo
 from depthlab.config.registry import register
-from depthlab.tasks.spec import CLASSES, LossSpec, MetricInfo, TaskSpec
+from depthlab.tasks.spec import CLASSES, LossSpec, TaskSpec
 
 if TYPE_CHECKING:
     from depthlab.tasks.task import Task

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from depthlab.config.metric_info import MetricInfo
 from depthlab.config.registry import register
-from depthlab.tasks.spec import CLASSES, MetricInfo, MetricSpec
+from depthlab.tasks.spec import CLASSES, MetricSpec
 
 if TYPE_CHECKING:
     from torchmetrics import Metric

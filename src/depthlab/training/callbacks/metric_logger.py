@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from depthlab.training.endings import Diverged, finite
 from depthlab.training.lightning_counters import set_global_step, set_logged_step
-from depthlab.training.meter import Totals
+from depthlab.training.meter import LateTotals, Totals
 from depthlab.training.module import SupervisedModule
 from depthlab.training.plan import Plan
 
@@ -32,9 +32,12 @@ class MetricLogger(Callback):
         self.latest: dict[str, float] = {}
         self._seen_step = plan.first_step
         self._read_step = plan.first_step
+        self.reads_late = False  # for captured steps: a window's sums are looked at when the next window ends
+        self._waiting: tuple[Trainer, SupervisedModule, int, LateTotals] | None = None
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""
+        self._look_at_waiting(in_batch=False)
         return {"last_epoch": self.last_epoch.as_list(), "latest": dict(self.latest)}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -61,12 +64,14 @@ class MetricLogger(Callback):
         if self.plan.reads_at(step):
             self._read(trainer, pl_module, step)
         if step == self.plan.last_epoch_start:
+            self._look_at_waiting(in_batch=True)
             # What the meter has seen of its present window is not of the last epoch.
             self.last_epoch = Totals.zero(self.num_sums) - Totals.of(pl_module.train_meter)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log what the validation found."""
         assert isinstance(pl_module, SupervisedModule)
+        self._look_at_waiting(in_batch=False)
         values = pl_module.measured()
         self.latest.update(values)
         pl_module.log_dict({k: v for k, v in values.items() if not k.startswith("test/")}, logger=False)
@@ -75,12 +80,33 @@ class MetricLogger(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read once more where a callback has ended the run between two readings."""
         assert isinstance(pl_module, SupervisedModule)
+        self._look_at_waiting(in_batch=False)
         if trainer.should_stop and pl_module.step > self._read_step:
             self._read(trainer, pl_module, pl_module.step, in_batch=False)
 
     def _read(self, trainer: Trainer, module: SupervisedModule, step: int, in_batch: bool = True) -> None:
-        totals = Totals.of(module.train_meter)
+        self._read_step = step
+        if not self.reads_late:
+            totals = Totals.of(module.train_meter)
+            module.train_meter.reset()
+            self._log_window(trainer, module, step, totals, in_batch)
+            return
+        late = LateTotals(module.train_meter)
         module.train_meter.reset()
+        self._look_at_waiting(in_batch)
+        self._waiting = trainer, module, step, late
+        if not in_batch or step == self.plan.max_steps:
+            self._look_at_waiting(in_batch)
+
+    def _look_at_waiting(self, in_batch: bool) -> None:
+        """Log the window before, of which the device has sent the sums by now."""
+        if self._waiting is not None:
+            (trainer, module, step, late), self._waiting = self._waiting, None
+            self._log_window(trainer, module, step, late.get(), in_batch)
+
+    def _log_window(
+        self, trainer: Trainer, module: SupervisedModule, step: int, totals: Totals, in_batch: bool
+    ) -> None:
         if not math.isfinite(totals.loss):
             self._give_up(totals, step)
         if step > self.plan.last_epoch_start:
@@ -91,7 +117,6 @@ class MetricLogger(Callback):
             module.log_dict(values, logger=False, on_step=True, on_epoch=False)
         clock = {"epoch": step * self.plan.epochs_per_step, "lr": module.schedule(step - 1)}
         _log(trainer, step, {**clock, **values})
-        self._read_step = step
 
     def _give_up(self, totals: Totals, step: int) -> None:
         """Say at which of the steps since the last reading the loss was no number, and what it was before."""

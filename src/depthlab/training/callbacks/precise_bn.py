@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
-from torch.optim.swa_utils import update_bn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from depthlab.data.datamodule import ImageDataModule
 from depthlab.training.module import SupervisedModule
 from depthlab.training.plan import Plan
+
+
+def average_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Replace batch norm's statistics by plain averages over batches of images, of which each counts the same.
+
+    The same values as torch.optim.swa_utils.update_bn, which has every layer read its number of batches from the
+    device at every batch: here the weight of a batch, 1 / n, is counted on the host.
+    """
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    if not norms:
+        return
+    momenta, was_training = [norm.momentum for norm in norms], network.training
+    for norm in norms:
+        norm.reset_running_stats()
+    network.train()
+    try:
+        with torch.no_grad():
+            for number, images in enumerate(batches, start=1):
+                for norm in norms:
+                    norm.momentum = 1 / number
+                network(images)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        network.train(was_training)
 
 
 def _share_statistics(network: nn.Module) -> None:
@@ -20,7 +45,7 @@ def _share_statistics(network: nn.Module) -> None:
     if not (distributed.is_available() and distributed.is_initialized()):
         return
     for module in network.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if isinstance(module, _BatchNorm):
             for statistic in (module.running_mean, module.running_var):
                 if statistic is not None:
                     distributed.all_reduce(statistic)
@@ -42,7 +67,7 @@ class AveragedBatchNorm(Callback):
         assert isinstance(pl_module, SupervisedModule)
         if trainer.should_stop or pl_module.step == self.plan.max_steps:
             with trainer.precision_plugin.forward_context():
-                update_bn(self._images(pl_module), pl_module.network)
+                average_statistics(pl_module.network, self._images(pl_module))
             _share_statistics(pl_module.network)
 
     def _images(self, module: SupervisedModule) -> Iterator[Tensor]:

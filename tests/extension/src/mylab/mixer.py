@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from depthlab.config.registry import register
 from depthlab.config.spec import key
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Mixer(ModelSpec):
     """Patches mixed by fully connected layers (Tolstikhin et al. 2021)."""
+
+    presets: ClassVar = {"mixer_deep": {"depth": 12}}
 
     patch: int = key(4, positive=True, help="pixels a side of a patch")
     depth: int = key(2, positive=True, help="mixing layers")

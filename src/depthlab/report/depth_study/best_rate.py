@@ -1,0 +1,282 @@
+"""The best learning rate against depth: of each seed the rate with the lowest validation error, and its trend.
+
+Shown where a sweep has three or more rates at two or more depths. Whoever doubts that a deep network degrades asks
+whether its rate was tuned; this says which rate was best at each depth, and what the error was there.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from depthlab.report.core import style
+from depthlab.report.core.document import Finding, Section
+from depthlab.report.core.figures import Figure
+from depthlab.report.core.groups import LOST, Group
+from depthlab.report.core.statistics import Difference, Sample, combine, summarize
+from depthlab.report.core.table import Table
+
+RATE = "optimizer.lr"
+FEWEST_RATES, FEWEST_DEPTHS = 3, 2
+NOTE = (
+    "The best rate of a seed is the one with the lowest error among the rates that were run; where several have that "
+    "error, their geometric mean. Trends are slopes of its logarithm over the logarithm of the depth, with 95 % "
+    "intervals whose standard deviations are at least those of rounding to the rates."
+)
+
+
+@dataclass(frozen=True)
+class Depth:
+    """One depth of one kind of network.
+
+    Args:
+        depth: weighted layers.
+        groups: by rate, in ascending order.
+        best: for each repetition log10 of its best rate, as a sample.
+        at_edge: how many repetitions are best at the lowest or highest rate.
+        learned: whether some rate leaves the error clearly below chance.
+    """
+
+    depth: int
+    groups: Mapping[float, Group]
+    best: Sample
+    at_edge: int
+    learned: bool
+
+
+@dataclass(frozen=True)
+class Family:
+    """The depths of one kind of network under one recipe."""
+
+    kind: str
+    key: str
+    depths: tuple[Depth, ...]
+
+    @property
+    def judged(self) -> list[Depth]:
+        """The depths at which a best rate means something."""
+        return [each for each in self.depths if each.learned]
+
+
+def rate_sections(groups: Sequence[Group]) -> list[Section]:
+    """The section of the best rates; none where no kind of network has enough rates and depths."""
+    families = find_families(groups)
+    if not families:
+        return []
+    findings = [_trend_finding(family) for family in families if len(family.judged) >= FEWEST_DEPTHS]
+    findings += _difference_finding(families)
+    lines = [
+        f"{family.kind}, depth {each.depth}: no rate leaves the error clearly below chance, so none is the best."
+        for family in families
+        for each in family.depths
+        if not each.learned
+    ]
+    with style.look():
+        figure = _figure(families)
+    return [
+        Section(
+            "Best learning rate against depth",
+            tuple(findings),
+            tuple(lines),
+            NOTE,
+            (_table(families),),
+            (figure,),
+            in_terminal=True,
+        )
+    ]
+
+
+def find_families(groups: Sequence[Group]) -> list[Family]:
+    """The kinds of networks with three or more rates at two or more depths of one recipe."""
+    parts: dict[tuple[Any, ...], dict[int, dict[float, Group]]] = {}
+    for group in groups:
+        rate = group.config.get(RATE)
+        if group.depth and isinstance(rate, int | float) and rate > 0:
+            apart = tuple(item for item in group.recipe_apart_from_depth if item[0] != RATE)
+            parts.setdefault((group.kind, apart), {}).setdefault(group.depth, {})[float(rate)] = group
+    families = []
+    for (kind, _), depths in parts.items():
+        members = [group for rates in depths.values() for group in rates.values()]
+        primary = members[0].task.primary
+        key = f"val/{primary}" if all(group.values(f"val/{primary}") for group in members) else f"train/{primary}"
+        found = [_depth(depth, rates, key) for depth, rates in sorted(depths.items()) if len(rates) >= FEWEST_RATES]
+        whole = tuple(each for each in found if each.best.values)
+        if len(whole) >= FEWEST_DEPTHS:
+            families.append(Family(kind, key, whole))
+    return sorted(families, key=lambda family: family.kind != "plain")
+
+
+def _depth(depth: int, rates: Mapping[float, Group], key: str) -> Depth:
+    ordered = dict(sorted(rates.items()))
+    metric = next(iter(ordered.values())).metric(key)
+    errors = {
+        rate: {rep: metric.shortfall(value) for rep, value in group.values(key).items()}
+        for rate, group in ordered.items()
+    }
+    everywhere = set.intersection(*(set(values) for values in errors.values()))
+    best = {}
+    for repetition in sorted(everywhere):
+        lowest = min(values[repetition] for values in errors.values())
+        equal = [math.log10(rate) for rate, values in errors.items() if values[repetition] == lowest]
+        best[repetition] = statistics.fmean(equal)
+    ends = math.log10(min(errors)), math.log10(max(errors))
+    step = (ends[1] - ends[0]) / (len(errors) - 1)
+    means = [statistics.fmean(values.values()) for values in errors.values() if values]
+    chance = None if metric.chance is None else metric.shortfall(metric.chance)
+    learned = bool(means) and (chance is None or min(means) < LOST * chance)
+    at_edge = sum(value in ends for value in best.values())
+    return Depth(depth, ordered, Sample(best, floor=step / math.sqrt(12)), at_edge, learned)
+
+
+def slope(depths: Sequence[Depth]) -> Difference:
+    """Decades of the best rate a doubling of depth, over the means of the depths."""
+    return combine([each.best for each in depths], _weights(depths))
+
+
+def _weights(depths: Sequence[Depth]) -> list[float]:
+    places = [math.log2(each.depth) for each in depths]
+    middle = statistics.fmean(places)
+    scale = math.fsum((place - middle) ** 2 for place in places)
+    return [(place - middle) / scale for place in places]
+
+
+def _trend_finding(family: Family) -> Finding:
+    trend = slope(family.judged)
+    depths = ", ".join(str(each.depth) for each in family.judged)
+    text = f"times {_factor(trend.mean)} for each doubling of depth ({_interval(trend)}; depths {depths}; "
+    text += f"n = {' and '.join(sorted({str(n) for n in trend.n}))} a depth)."
+    if at_edge := sum(each.at_edge for each in family.judged):
+        text += (
+            f" {at_edge} of {sum(each.best.n for each in family.judged)} best rates are the lowest or the highest that "
+            "was run, so the trend may be steeper."
+        )
+    return Finding(
+        f"Best rate, {family.kind}", _word(trend), text, "open" if _word(trend) == "no trend shown" else "good"
+    )
+
+
+def _difference_finding(families: Sequence[Family]) -> list[Finding]:
+    """How the trends of plain and residual networks differ, over the depths that both have."""
+    plain = next((family for family in families if family.kind == "plain"), None)
+    other = next((family for family in families if family.kind.startswith("residual")), None)
+    if plain is None or other is None:
+        return []
+    shared = {each.depth for each in plain.judged} & {each.depth for each in other.judged}
+    first, second = ([each for each in family.judged if each.depth in shared] for family in (plain, other))
+    if len(shared) < FEWEST_DEPTHS:
+        return []
+    weights = _weights(first)
+    between = combine([each.best for each in (*first, *second)], [*weights, *(-weight for weight in weights)])
+    low = between.interval
+    word = "not shown to differ" if low is None or low[0] <= 0 <= low[1] else "differ"
+    text = (
+        f"the factor of plain networks is {_factor(between.mean)} times that of {other.kind} ones "
+        f"({_interval(between)}; depths {', '.join(str(each.depth) for each in first)})."
+    )
+    return [Finding("Trends of plain and residual networks", word, text, "good" if word == "differ" else "open")]
+
+
+def _word(trend: Difference) -> str:
+    if trend.interval is None:
+        return "no trend shown"
+    low, high = trend.interval
+    return "falls with depth" if high < 0 else "rises with depth" if low > 0 else "no trend shown"
+
+
+def _factor(decades: float) -> str:
+    return f"{10**decades:.2f}"
+
+
+def _interval(trend: Difference) -> str:
+    if trend.interval is None:
+        return "no interval: one run"
+    return f"95 % CI {_factor(trend.interval[0])} to {_factor(trend.interval[1])}"
+
+
+def _table(families: Sequence[Family]) -> Table:
+    task = next(iter(families[0].depths[0].groups.values())).task
+    rows = []
+    for family in families:
+        for each in family.depths:
+            summary = summarize(each.best)
+            rate, group = _lowest(each, family.key)
+            error = summarize(group.sample(family.key))
+            bounds = None if summary.low is None or summary.high is None else (summary.low, summary.high)
+            interval = f"{10 ** bounds[0]:.2g} to {10 ** bounds[1]:.2g}" if bounds and each.learned else None
+            best = float(f"{10**summary.mean:.2g}") if each.learned else None
+            rows.append(
+                (family.kind, each.depth, len(each.groups), summary.n, best, interval, each.at_edge, rate, error.mean)
+            )
+    header = ("networks", "depth", "rates", "n", "best rate", "95 % CI", "at the edge", "rate of the lowest mean")
+    heading = task.heading(families[0].key)
+    caption = (
+        "Geometric mean of the seeds' best rates with its t interval; beside it the rate with the lowest mean error, "
+        "and that error, which is exploration."
+    )
+    return Table("best_rate", caption, (*header, f"its {heading}"), tuple(rows))
+
+
+def _lowest(each: Depth, key: str) -> tuple[float, Group]:
+    """The rate with the best mean, and its runs."""
+    metric = next(iter(each.groups.values())).metric(key)
+
+    def error(item: tuple[float, Group]) -> float:
+        return metric.shortfall(statistics.fmean(item[1].values(key).values()))
+
+    return min(((rate, group) for rate, group in each.groups.items() if group.values(key)), key=error)
+
+
+def _figure(families: Sequence[Family]) -> Figure:
+    """Best rate against depth; beside it error against rate for each kind."""
+    drawing, axes = style.new_figure(1, 1 + len(families), 3.6 * (1 + len(families)), 3.6)
+    kinds = [family.kind for family in families]
+    for idx, family in enumerate(families):
+        _draw_best(axes[0][0], family, style.kind_colour(family.kind, kinds), 1 + 0.03 * (idx - (len(kinds) - 1) / 2))
+        _draw_errors(axes[0][1 + idx], family)
+    depths = sorted({each.depth for family in families for each in family.depths})
+    axes[0][0].set_xscale("log")
+    axes[0][0].set_yscale("log")
+    axes[0][0].set_xticks(depths, [str(depth) for depth in depths])
+    style.label_powers(axes[0][0])
+    axes[0][0].minorticks_off()
+    axes[0][0].set_xlabel("depth (weighted layers)")
+    axes[0][0].set_ylabel("best learning rate")
+    axes[0][0].legend()
+    caption = (
+        "Left: the best rate of each seed (small points) and their geometric mean with its 95 % interval, against "
+        "depth. Right: mean error against the rate, a line for each depth; diverged runs count at chance."
+    )
+    return Figure("best_rate", "Best learning rate against depth", caption, drawing)
+
+
+def _draw_best(axis: Any, family: Family, colour: str, shift: float) -> None:
+    depths = family.judged
+    residual = family.kind != "plain"
+    means = [10**each.best.mean for each in depths]
+    face = colour if residual else "white"
+    places = [each.depth * shift for each in depths]
+    axis.plot(places, means, style.dashes(residual), marker="o", color=colour, mfc=face, label=family.kind, zorder=3)
+    for place, each in zip(places, depths, strict=True):
+        values = [10**value for value in each.best.values.values()]
+        axis.plot([place * 1.02] * len(values), values, ".", color=colour, ms=4)
+        summary = summarize(each.best)
+        if summary.n > 2 and summary.low is not None and summary.high is not None:
+            axis.plot([place] * 2, [10**summary.low, 10**summary.high], color=colour, lw=1.1, marker="_", zorder=2)
+
+
+def _draw_errors(axis: Any, family: Family) -> None:
+    for idx, each in enumerate(family.depths):
+        rates = [rate for rate, group in each.groups.items() if group.values(family.key)]
+        means = [statistics.fmean(each.groups[rate].values(family.key).values()) for rate in rates]
+        look = {"color": style.COLOURS[idx % len(style.COLOURS)], "marker": style.MARKERS[idx % len(style.MARKERS)]}
+        axis.plot(rates, means, style.dashes(family.kind != "plain"), ms=4, label=str(each.depth), **look)
+    group = next(iter(family.depths[0].groups.values()))
+    axis.set_xscale("log")
+    style.label_powers(axis, "x")
+    axis.set_xlabel("learning rate")
+    axis.set_ylabel(group.task.heading(family.key))
+    axis.set_title(family.kind)
+    axis.legend(title="depth")
