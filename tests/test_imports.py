@@ -44,6 +44,7 @@ REPORT_MAY_IMPORT = {
     "depthlab.errors",
     "depthlab.shown_text",  # what is made of text for each kind of output
     "depthlab.config.identity",  # which keys tell runs apart
+    "depthlab.config.metric_info",  # how a metric is read
     "depthlab.runs.frozen",  # where the configurations of runs to come lie
 }
 

@@ -21,10 +21,9 @@ import numpy as np
 import pytest
 import torch
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
-from hydra.plugins.config_source import ConfigSource
 from PIL import Image
 
-from depthlab.commands import evaluate, publish, report, show_batch, status
+from depthlab.commands import data, evaluate, publish, report, status
 from depthlab.config.check import check
 from depthlab.config.identity import find_key, flatten
 from depthlab.config.schema import as_dict
@@ -44,9 +43,17 @@ from .test_malformed import contents, paths_of, replaced
 
 pytestmark = pytest.mark.slow
 
+Words = tuple[str, ...]
 SECONDS = 10
 MOST_BYTES = 2 * 2**30
-SHORT = ("data=digits", "model=resnet20", "model.depth=8", "trainer=cpu", "trainer.num_threads=1", "logger=csv")
+SHORT: Words = (
+    "data=digits",
+    "model=resnet20",
+    "model.depth=8",
+    "trainer=cpu",
+    "trainer.num_threads=1",
+    "logger=csv",
+)
 SHORT += ("trainer.max_steps=2", "trainer.val_every_steps=1", "logger.every_steps=1", "trainer.precision=32-true")
 
 
@@ -105,7 +112,7 @@ def files_read_once() -> Iterator[None]:
     parsed: dict[tuple[str, str], Any] = {}
     load = FileConfigSource.load_config
 
-    def load_once(self: ConfigSource, config_path: str) -> Any:
+    def load_once(self: FileConfigSource, config_path: str) -> Any:
         key = self.path, config_path
         if key not in parsed:
             parsed[key] = load(self, config_path)
@@ -120,12 +127,64 @@ def files_read_once() -> Iterator[None]:
 
 FLAT = flatten(compose_tree(*SHORT))
 NUMBERS = sorted(key for key, value in FLAT.items() if isinstance(value, int | float) and find_key(key, FLAT))
-HUGE = ("1e39", "-1e39", "1e308", "1e400", "nan", "-inf", str(10**18), str(10**30), "-7", "???", "${seed}", "1e-400")
-ODD = ("", "''", "null", "true", "-1", "0", "[1]", "{a:1}", "x", "'1 2'", "../..", "a/b", "\x1b[31m", "\u202e")
+HUGE: Words = (
+    "1e39",
+    "-1e39",
+    "1e308",
+    "1e400",
+    "nan",
+    "-inf",
+    str(10**18),
+    str(10**30),
+    "-7",
+    "???",
+    "${seed}",
+    "1e-400",
+)
+ODD: Words = (
+    "",
+    "''",
+    "null",
+    "true",
+    "-1",
+    "0",
+    "[1]",
+    "{a:1}",
+    "x",
+    "'1 2'",
+    "../..",
+    "a/b",
+    "\x1b[31m",
+    "\u202e",
+)
 ODD += ("range(5,1)", "range(0,1e9)", "glob(*)", "1,2", "choice()", "extend_list(1)", "~", "${oc.env:HOME}")
 ODD += ("_target_", "x" * 300, "\udcff")
-GROUPS = ("data", "model", "optimizer", "schedule", "task", "loss", "metrics", "callbacks", "trainer", "logger")
-FLAGS = ("-m", "--resolve", "-p", "--package", "--cfg", "--info", "-cn", "-cd", "--help", "--hydra-help", "--run", "-x")
+GROUPS: Words = (
+    "data",
+    "model",
+    "optimizer",
+    "schedule",
+    "task",
+    "loss",
+    "metrics",
+    "callbacks",
+    "trainer",
+    "logger",
+)
+FLAGS: Words = (
+    "-m",
+    "--resolve",
+    "-p",
+    "--package",
+    "--cfg",
+    "--info",
+    "-cn",
+    "-cd",
+    "--help",
+    "--hydra-help",
+    "--run",
+    "-x",
+)
 FLAGS += ("--config-dir=/nowhere", "--multirun=1", "-mseed=1", "--experimental-rerun")
 
 
@@ -169,7 +228,7 @@ def test_a_thousand_command_lines(finished: Path, tmp_path: Path, monkeypatch: p
         assert code in (0, 1, 2), (words, code, said)
         assert code == 0 or said.strip(), words
         assert code != 0 or not is_nonsense, (words, said)
-    for main in (status.main, report.main, evaluate.main, publish.main, show_batch.main):
+    for main in (status.main, report.main, evaluate.main, publish.main, data.show_batch):
         for word in ("--nothing", "/nowhere", "\udcff", "run=", "run=/dev/zero", "\x1b[31m", "--out", "x" * 5000):
             said_by(main, word)
     assert contents(logs) == before
@@ -177,7 +236,7 @@ def test_a_thousand_command_lines(finished: Path, tmp_path: Path, monkeypatch: p
 
 # --- files ---
 
-VALUES = [
+VALUES: list[Any] = [
     None,
     True,
     -1,
@@ -262,21 +321,26 @@ def alter(draw: random.Random, directory: Path) -> str:
 def read_by_every_command(directory: Path, altered: str, number: int) -> None:
     """The commands that read one run; the report reads many at once, below."""
     before, state = contents(directory), torch.random.get_rng_state()
-    with in_time():
-        try:
-            load_run(directory)
-        except InputError as error:
-            assert str(error), altered
+    if not altered.startswith(("array", "curve", "progress")):  # which these do not read
+        _load(directory, altered)
+        if number % 5 == 0:
+            said_by(evaluate.main, f"run={directory}")
     assert torch.equal(state, torch.random.get_rng_state())
     said_by(status.main, str(directory))
-    if number % 10 == 0:
-        said_by(evaluate.main, f"run={directory}")
     with in_time():
         try:
             copy_runs(directory, directory.parent / "published", allow_dirty=True)
         except InputError as error:
             assert str(error), altered
     assert contents(directory) == before, altered
+
+
+def _load(directory: Path, altered: str) -> None:
+    with in_time():
+        try:
+            load_run(directory)
+        except InputError as error:
+            assert str(error), altered
 
 
 @pytest.mark.timeout(900)
@@ -297,13 +361,9 @@ def test_a_thousand_files(finished: Path, tmp_path: Path, monkeypatch: pytest.Mo
         if number % 25 == 24:
             _continue(directory)
     before = contents(logs)
-    with in_time():
-        pass
-    for first in range(0, 250, 50):
-        chosen = [str(logs / f"run{number:03d}") for number in range(first, first + 50)]
-        code, said = answer(lambda chosen=chosen: report.main([*chosen, "--out", str(tmp_path / "report")]))
-        assert code in (0, 2), said
-        assert all(line.isprintable() for line in said.splitlines()), said
+    code, said = answer(lambda: report.main([str(logs), "--out", str(tmp_path / "report")]))
+    assert code == 0, said
+    assert all(line.isprintable() for line in said.splitlines()), said
     assert contents(logs) == before
 
 

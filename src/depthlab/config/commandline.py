@@ -100,6 +100,8 @@ def _check_hydra_override(text: str, override: Override) -> None:
         raise InputError(f"{text}: a sweep is typed as -m KEY=VALUE,VALUE. Files alone set hydra.sweeper.params.")
     if name == "hydra.searchpath":
         raise InputError(f"{text}: add a folder of configuration files with --config-dir DIR.")
+    if name in NEEDED and "." in name and override.value() is not None and not isinstance(override.value(), dict):
+        raise InputError(f"{text}: a group of keys. Choose another one with {name.replace('.', '/')}=OPTION")
     if name in NEEDED and override.value() is None:
         raise InputError(f"{text}: a sweep needs one. Leave it out for the default.")
 
@@ -108,6 +110,9 @@ def _check_group(text: str, override: Override, groups: Sequence[str], config_di
     name, value = override.key_or_group, override.value()
     if override.value_type is ValueType.GLOB_CHOICE_SWEEP and name not in groups:
         raise InputError(f"{text}: glob chooses among the options of a group, and {name} is a key.")
+    is_group = name in groups or name.startswith("hydra/")
+    if is_group and not override.is_sweep_override() and not _are_options(value):
+        raise InputError(f"{text}: an option of {name} is a name.")
     selecting = name in registered_groups() and registered_groups()[name].selector is not None
     if selecting and isinstance(value, list):
         raise InputError(f"{text}: one {name} is chosen. To run several, sweep: -m {name}=A,B")
@@ -119,6 +124,11 @@ def _check_group(text: str, override: Override, groups: Sequence[str], config_di
         may_be_absent = name in registered_groups() and registered_groups()[name].identity_default == ""
         none = f" Without one: ~{name}" if may_be_absent else ""
         raise InputError(f"{text}: a group needs one of its options: {options}.{none}")
+
+
+def _are_options(value: object) -> bool:
+    """Whether a group may be told this: a name, some names, null, or nothing."""
+    return value is None or all(isinstance(each, str) for each in (value if isinstance(value, list) else [value]))
 
 
 def _check_options(arguments: Sequence[str]) -> None:

@@ -102,7 +102,12 @@ def _loader(config_dir: Path, added: str | None = None) -> ConfigLoaderImpl:
 def _compose(loader: ConfigLoaderImpl, overrides: Sequence[Override]) -> DictConfig:
     lines = [str(override.input_line) for override in overrides]
     # MULTIRUN: sweeps over several values are allowed, and left out of what is composed here.
-    return loader.load_configuration("train", lines, RunMode.MULTIRUN)
+    try:
+        return loader.load_configuration("train", lines, RunMode.MULTIRUN)
+    except (ValueError, TypeError, AttributeError, AssertionError, RecursionError) as error:
+        # Hydra's own errors are of other kinds: these are what its code meets in words that it does not expect.
+        said = str(error).partition("\n")[0]
+        raise InputError(f"{' '.join(lines)}: Hydra can compose nothing from this ({said}).") from None
 
 
 def _compare(composed: DictConfig, trusted: DictConfig) -> None:

@@ -15,6 +15,7 @@ import gzip
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -163,7 +164,7 @@ def _curves(content: bytes, path: Path) -> dict[str, str]:
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
             text = file.read(MOST_BYTES).decode("utf-8")
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise InputError(f"{path} is damaged ({error}).") from None
     header, *rows = text.splitlines() or [""]
     first, _, columns = header.partition(",")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from depthlab.config.metric_info import MetricInfo
+from depthlab.config.metric_info import MetricInfo as MetricInfo
 from depthlab.config.registry import define_group
 from depthlab.config.spec import OptionalSpec, Spec
 from depthlab.errors import InputError

@@ -1,0 +1,107 @@
+"""Text of strangers is harmless wherever it is shown."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from depthlab.commands import report, status
+from depthlab.errors import InputError
+from depthlab.report.core.table import Table
+from depthlab.shown_text import fenced, for_csv, for_latex, for_markdown, for_markdown_cell, for_markdown_line, one_line
+
+from .report.synthetic import write_run
+
+HOSTILE = "\x1b]0;x\x07\x1b[31mnet[a](http://b)![c](d)\n# h\n<script>alert(1)</script>|\ud800\u202e$\\undefined$"
+
+
+def test_a_line_has_no_control_characters_and_an_end() -> None:
+    assert one_line("digits_depth: 6.97 ± 0.16 %") == "digits_depth: 6.97 ± 0.16 %"
+    assert one_line("a\nb\tc\x1b[31m\x00\udcff\u202e") == "a b c\ufffd[31m\ufffd\ufffd\ufffd"
+    assert one_line("x" * 100, 10) == "xxxxxxx..."
+    assert str(InputError("a\x1b[2J\nb")) == "a\ufffd[2J\nb"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("milestones=[32000, 48000]", "milestones=[32000, 48000]"),
+        ("a < b -> c", "a < b -> c"),
+        ("[a](b)", r"[a]\(b)"),
+        ("![a][b]", r"![a]\[b]"),
+        ("[a]: b", r"[a]\: b"),
+        ("<img src=x>", "&lt;img src=x>"),
+        ("http://x www.y", "http&#58;//x www&#46;y"),
+    ],
+)
+def test_markdown_makes_no_links_images_and_html(text: str, shown: str) -> None:
+    assert for_markdown(text) == shown
+
+
+@pytest.mark.parametrize("text", ["# h", "> q", "```", "---", "- x", "1. x", "  ## h"])
+def test_a_line_of_markdown_begins_no_block(text: str) -> None:
+    assert "\\" in for_markdown_line(text)[: len(text) - len(text.lstrip()) + 1]
+
+
+def test_cells_and_fences_hold_what_is_in_them() -> None:
+    assert for_markdown_cell("a|b\\|c") == "a\\|b\\&#124;c"
+    assert fenced("```\n# h") == ["````", "```\n# h", "````"]
+    assert fenced("x") == ["```", "x", "```"]
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1+HYPERLINK()", "-x", "@A1", "\t=1", '=HYPERLINK("x")', "-1+cmd|'x'!A0"])
+def test_a_spreadsheet_computes_nothing(text: str) -> None:
+    assert for_csv(text).startswith("'")
+
+
+@pytest.mark.parametrize("text", ["-", "-0.12", "+3.5 %", "-0.1 ± 0.2", "plain20", "6.97 ± 0.16 (one run)"])
+def test_numbers_stay_as_they_are(text: str) -> None:
+    assert for_csv(text) == text
+
+
+def test_latex_runs_no_command() -> None:
+    assert for_latex("\\input{x}$[a]") == r"\textbackslash{}input\{x\}\${[}a{]}"
+
+
+def test_a_table_escapes_header_caption_and_cells_by_itself() -> None:
+    table = Table("t", "=c", ("=h", "n"), (("=x|[a](b)", 1.5),))
+    assert next(csv.reader(io.StringIO(table.csv()))) == ["'=h", "n"]
+    assert "'=x" in table.csv()
+    assert r"=x\|[a]\(b)" in table.markdown()
+
+
+def test_nothing_of_a_hostile_record_is_markup_in_any_output(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in (1, 2):
+        directory = write_run(tmp_path / "sweep", "plain20", seed, 1.0, 9.0)
+        path = directory / "record.json"
+        record = json.loads(path.read_text())
+        record["model"]["name"], record["device"], record["command"] = "=" + HOSTILE, HOSTILE, f"```\n{HOSTILE}"
+        record["data"]["classes"] = [HOSTILE] * 10
+        record["versions"] = {HOSTILE: HOSTILE}
+        record["extensions"] = {"mylab.kappa": "1", "depthlab_extensions.gone": "2", HOSTILE: "3"}
+        path.write_text(json.dumps(record))
+    out = tmp_path / "out"
+    assert report.main([str(tmp_path / "sweep"), "--out", str(out)]) == 0
+    assert status.main([str(tmp_path / "sweep")]) == 0
+    shown = capsys.readouterr().out
+    suffixes = (".md", ".html", ".csv", ".tex")
+    pages = {path: path.read_text(encoding="utf-8") for path in out.rglob("*") if path.suffix in suffixes}
+    for text in (shown, *pages.values()):
+        control = {char for char in text if ord(char) < 32 and char not in "\t\n"}
+        assert not control | {"\x7f", "\u202e", "\ud800"} & {*text}
+    markdown = re.sub("(?s)`{4}\n.*?`{4}\n", "", pages[out / "report.md"])  # without the commands in their fence
+    assert "](http" not in markdown
+    assert "](d)" not in markdown
+    assert "<script" not in markdown
+    assert not [line for line in markdown.splitlines() if line.lstrip("- ").startswith("# h")]
+    assert "<script>alert" not in pages[out / "report.html"]
+    assert "extensions not installed here: " in markdown
+    tables = [csv.reader(io.StringIO(text)) for path, text in pages.items() if path.suffix == ".csv"]
+    assert not [cell for table in tables for row in table for cell in row if cell.startswith("=")]
