@@ -13,6 +13,7 @@ are processes of their own. Linux only. Exit code 0 if nothing was wrong.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import random
 import resource
@@ -176,6 +177,7 @@ def main() -> int:
     before = read_verdicts(arguments.json) if arguments.resume and arguments.json.exists() else []
     console, folder = Console(), Path(tempfile.mkdtemp(prefix="kill-trials-"))
     verdicts = run_trials(console, folder, arguments, before)
+    gc.unfreeze()  # nanobind would call what stays in memory leaks
     console.print(verdict_table(verdicts))
     wrong = sum(verdict.outcome == "wrong" for verdict in verdicts)
     kills, seconds = (sum(len(each.phases) for each in verdicts), sum(each.cpu_seconds for each in verdicts))

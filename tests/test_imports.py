@@ -275,3 +275,15 @@ def test_strings_that_name_modules_are_seen(
     path.write_text(f'"""Says depthlab.report.report."""\nvalue = {source}\n')
     monkeypatch.setitem(FILES, f"written_{abs(hash(source))}", path)
     assert named_in_strings(f"written_{abs(hash(source))}") == names
+
+
+def test_what_prepares_for_signals_imports_next_to_nothing() -> None:
+    """A signal before that is Python's, with its traceback."""
+    program = "import sys; before = set(sys.modules); import depthlab.runs.exits; print(*set(sys.modules) - before)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert {name for name in done.stdout.split() if name.startswith("depthlab")} == {
+        "depthlab",
+        "depthlab.runs",
+        "depthlab.runs.exits",
+    }
+    assert not {"numpy", "torch", "hydra"} & set(done.stdout.split())

@@ -11,10 +11,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from depthlab.config.identity import flatten
-from depthlab.errors import InputError
-from depthlab.records.record import find_records, read_record
-
 
 def list_runs(folder: str | Path = "logs") -> Any:
     """A row for each run below `folder`: a pandas table where pandas is installed, else a list of dicts.
@@ -25,6 +21,11 @@ def list_runs(folder: str | Path = "logs") -> Any:
     Raises:
         InputError: there is no such folder, or no run in it.
     """
+    # Imported here: a command prepares for signals first, with a module of this package.
+    from depthlab.config.identity import flatten
+    from depthlab.errors import InputError
+    from depthlab.records.record import find_records, read_record
+
     root = Path(folder)
     records, damaged = {}, []
     for directory in find_records(root) if root.is_dir() else ():
@@ -55,12 +56,16 @@ def diff(a: Any, b: Any) -> dict[str, tuple[Any, Any]]:
     Args:
         a, b: directories of runs, or runs that `open_run` returned.
     """
+    from depthlab.config.identity import flatten
+
     first, second = (flatten((run if hasattr(run, "record") else _Named(run)).record.config) for run in (a, b))
     return {name: (first.get(name), second.get(name)) for name in _differing(first, second)}
 
 
 class _Named:
     def __init__(self, directory: str | Path) -> None:
+        from depthlab.records.record import read_record
+
         self.record = read_record(Path(directory))
 
 
