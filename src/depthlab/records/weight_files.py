@@ -6,6 +6,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from depthlab.config.identity import Identity, flatten, identify
+from depthlab.config.schema import TrainConfig, as_dict
 from depthlab.errors import InputError
 from depthlab.records.record import find_records, read_record
 
@@ -64,3 +66,12 @@ def _last_checkpoint(folder: Path) -> Path:
     if not path.exists():
         raise InputError(f"model.weights={folder}: {directory.name} has no checkpoint of its last step ({path.name}).")
     return path
+
+
+def identity_of(config: TrainConfig) -> Identity:
+    """What names a run of this configuration, its hardware resolved.
+
+    Raises:
+        InputError: as `find_weights`.
+    """
+    return identify(hash_weights(flatten(as_dict(config))), config.trainer.devices)

@@ -10,7 +10,6 @@ from typing import Any
 
 from depthlab.config.check import check
 from depthlab.config.hardware import probe, resolve
-from depthlab.config.identity import Identity, flatten, identify
 from depthlab.config.schema import TrainConfig, as_dict
 from depthlab.errors import InputError
 from depthlab.records.arrays import arrays_path, load_arrays, write_arrays
@@ -19,7 +18,7 @@ from depthlab.records.curve_file import FILE_NAME as CURVES
 from depthlab.records.curve_file import curves_text
 from depthlab.records.directory import claim
 from depthlab.records.record import FILE_NAME, Record, read_record, write_record
-from depthlab.records.weight_files import hash_weights
+from depthlab.records.weight_files import identity_of
 from depthlab.runs.build import build_schedule
 from depthlab.runs.code import code_of, in_words
 from depthlab.runs.evaluate import check_recorded
@@ -55,7 +54,7 @@ def prepare_extension(
         config.paths.data_dir = data_dir
     if reason := why_not_extended(record, parent, config):
         raise InputError(f"{parent}: {reason}")
-    identity = _identify(config)
+    identity = identity_of(config)
     directory = parent.parent / identity.directory
     with claim(directory):
         if not (directory / FILE_NAME).exists():
@@ -82,7 +81,7 @@ def find_shorter(config: TrainConfig, directory: Path) -> Path | None:
             if record.status != "finished" or record.steps >= config.trainer.max_steps:
                 continue
             longer = _longer(check(record.config), path.parent, config.trainer.max_steps)
-            if _identify(longer).directory == directory.name and not why_not_extended(record, path.parent, longer):
+            if identity_of(longer).directory == directory.name and not why_not_extended(record, path.parent, longer):
                 found.append((record.steps, path.parent))
         except InputError:  # a damaged record, or one of a missing extension
             continue
@@ -96,10 +95,6 @@ def _longer(config: TrainConfig, parent: Path, max_steps: int) -> TrainConfig:
     config.rerun, config.dry_run, config.code = False, False, "same"
     config.trainer = replace(resolve(config.trainer, probe()), max_steps=max_steps)
     return config
-
-
-def _identify(config: TrainConfig) -> Identity:
-    return identify(hash_weights(flatten(as_dict(config))), config.trainer.devices)
 
 
 def _obstacles(record: Record, parent: Path, config: TrainConfig) -> Iterator[str]:

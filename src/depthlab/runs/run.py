@@ -8,12 +8,11 @@ from pathlib import Path
 
 from depthlab.config.check import check_values
 from depthlab.config.hardware import probe, resolve
-from depthlab.config.identity import flatten, identify
-from depthlab.config.schema import TrainConfig, as_dict
+from depthlab.config.schema import TrainConfig
 from depthlab.errors import InputError
 from depthlab.records.directory import check_place, claim, set_aside
 from depthlab.records.record import FILE_NAME, Record, check_name, read_record
-from depthlab.records.weight_files import hash_weights
+from depthlab.records.weight_files import identity_of
 from depthlab.runs.code import (
     BEFORE_CODE,
     Code,
@@ -45,7 +44,7 @@ def run(config: TrainConfig, command: str, expected: str | None = None, observer
     hardware = probe()
     config.trainer = resolve(config.trainer, hardware)
     check_values(config)  # the number of processes is known only now
-    identity = identify(hash_weights(flatten(as_dict(config))), config.trainer.devices)
+    identity = identity_of(config)
     if expected not in (None, identity.directory):
         raise InputError(
             f"This run was {expected} when its sweep was launched and is {identity.directory} now: the file of "

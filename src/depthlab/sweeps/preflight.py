@@ -15,11 +15,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from depthlab.config.check import check
 from depthlab.config.hardware import Hardware, resolve
-from depthlab.config.identity import flatten, identify, name_repetition
+from depthlab.config.identity import flatten, name_repetition
 from depthlab.config.schema import TrainConfig, as_dict
 from depthlab.errors import InputError
 from depthlab.records.directory import check_place
-from depthlab.records.weight_files import find_weights, hash_weights
+from depthlab.records.weight_files import find_weights, identity_of
 from depthlab.runs.code import BEFORE_CODE, Code, differences_that_matter, has_work, in_words, read_code, roots_of
 from depthlab.runs.snapshot import FOLDER, take_snapshot
 from depthlab.sweeps.job import Entry, Job, labels
@@ -182,7 +182,7 @@ def _as_jobs(requests: Sequence[Request], configs: Sequence[TrainConfig]) -> lis
     named = labels([request.overrides for request in requests], names)
     jobs = []
     for idx, (request, config, label) in enumerate(zip(requests, configs, named, strict=True)):
-        identity = identify(hash_weights(flatten(as_dict(config))), config.trainer.devices)
+        identity = identity_of(config)
         directory = Path(config.paths.log_dir) / config.name / identity.directory
         check_place(directory)
         command = shlex.join([*request.prefix, *request.overrides])
