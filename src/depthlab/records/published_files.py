@@ -178,4 +178,7 @@ def _curves(content: bytes, path: Path) -> dict[str, str]:
 
 
 def _archive(content: bytes, path: Path) -> zipfile.ZipFile:
-    return zipfile.ZipFile(io.BytesIO(content))
+    try:
+        return zipfile.ZipFile(io.BytesIO(content))
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise InputError(f"{path} is damaged ({error}).") from None
