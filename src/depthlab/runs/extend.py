@@ -10,6 +10,7 @@ from typing import Any
 
 from depthlab.config.check import check
 from depthlab.config.hardware import probe, resolve
+from depthlab.config.identity import Identity
 from depthlab.config.schema import TrainConfig, as_dict
 from depthlab.errors import InputError
 from depthlab.records.arrays import arrays_path, load_arrays, write_arrays
