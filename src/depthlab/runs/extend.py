@@ -115,8 +115,6 @@ def _obstacles(record: Record, parent: Path, config: TrainConfig) -> Iterator[st
     if trainer.max_steps <= steps:
         yield f"trainer.max_steps={trainer.max_steps}: the run has {steps:,} steps already. Give more."
     yield from _other_rates(record, config)
-    if differences := code_of(config).differences(record.code):
-        yield f"it was made by other code; differs: {in_words(differences)}. Train the longer run from its start."
     if trainer.bn_statistics == "averaged":
         yield "trainer.bn_statistics=averaged: its moving averages were replaced at its end."
     plan = make_plan(config, record.data.get("num_train") or 1, 0)
