@@ -197,6 +197,7 @@ LATER = {
 # Likewise, and they do not make another run; loggers are off where nothing is said of them.
 SWITCHES = {"logger.tensorboard", "logger.wandb"}
 MAY_BE_ABSENT = {
+    "code",
     "trainer.compile",
     "trainer.compile_scope",
     "trainer.steps_per_replay",

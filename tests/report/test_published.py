@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
+from depthlab.config.check import check
 from depthlab.config.identity import flatten, identity_values
+from depthlab.config.schema import as_dict
 from depthlab.errors import InputError
 from depthlab.report.core.collection import collect
 from depthlab.report.core.groups import Group, group_runs
@@ -114,7 +116,7 @@ def test_precision_is_named_and_compared(tmp_path: Path) -> None:
 
 def test_every_key_of_a_run_is_a_condition_or_known_to_be_none() -> None:
     known = read_published()
-    keys = identity_values(flatten(compose_tree("model=resnet56")))
+    keys = identity_values(flatten(as_dict(check(compose_tree("model=resnet56")))))
     assert not set(keys) - {*known.paper_recipe, *known.free}
 
 

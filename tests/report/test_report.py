@@ -111,7 +111,7 @@ def test_an_unfinished_sweep_reports_what_there_is(tmp_path: Path) -> None:
     for seed in (1, 2):
         write_run(tmp_path, "plain20", seed, 1.0 + seed / 10, 9.0)
     running = write_run(tmp_path, "plain56", 1, 0, 0, record={"status": "running", "metrics": {}, "steps": 100})
-    (running / "progress.json").write_text('{"step": 1200}')
+    (running / "progress.json").write_text('{"step": 1200, "max_steps": 64000}')
     failed = {"status": "failed", "metrics": {}, "steps": 7, "failure": {"reason": "CUDA out of memory"}}
     write_run(tmp_path, "plain56", 2, 0, 0, record=failed)
     diverged = {"status": "diverged", "metrics": {"train/err_running": 90.0}, "divergence": {"step": 321}}
@@ -167,6 +167,7 @@ def test_numbers_that_are_none_are_left_out_and_the_rest_is_reported(tmp_path: P
     assert (tmp_path / "report" / "figures" / "curves.png").exists()
 
 
+@pytest.mark.slow
 def test_thinned_copies_say_that_they_are(tmp_path: Path) -> None:
     write_run(tmp_path / "logs", "plain20", 1, 1.0, 9.0, points=3000)
     publish(tmp_path / "logs", tmp_path / "results")
@@ -282,6 +283,7 @@ def test_a_wrong_command_line_is_refused(arguments: tuple[str, ...]) -> None:
         _report(*arguments)
 
 
+@pytest.mark.slow
 def test_compare_sets_two_sweeps_side_by_side(tmp_path: Path) -> None:
     write_sweep(tmp_path / "a", seeds=3, points=0)
     write_sweep(tmp_path / "b", seeds=3, points=0, overrides={"optimizer.lr": 0.05})

@@ -21,6 +21,7 @@ from depthlab.runs import export as exporting
 from depthlab.runs.export import Deployed, export
 from depthlab.runs.open_run import OpenRun, open_run
 
+from ..conftest import slowly
 from .test_open_run import train
 
 
@@ -43,7 +44,7 @@ def eager_scores(opened: OpenRun, images: Any) -> Any:
         return opened.network()(opened.preprocess(images)).numpy()
 
 
-@pytest.mark.parametrize("name", [pytest.param("onnx", marks=pytest.mark.slow), "torch_export", "safetensors"])
+@pytest.mark.parametrize("name", [*slowly("onnx", "torch_export"), "safetensors"])
 def test_an_export_answers_as_the_network(opened: OpenRun, name: str, tmp_path: Path) -> None:
     rows = export(opened, tmp_path, name)
     images, labels, _ = opened.data("test")
@@ -123,6 +124,7 @@ def test_an_export_that_answers_otherwise_is_kept_nowhere(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_card(opened: OpenRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     assert main([f"run={opened.place}", "format=onnx", f"out={out}", "--json"]) == 0

@@ -317,6 +317,7 @@ print(predictions.error(labels), run.record.metrics["test/err"], len(run.curves(
 """
 
 
+@pytest.mark.slow
 def test_five_lines_of_a_notebook(opened: OpenRun, folder: Path) -> None:
     code = NOTEBOOK.format(run=opened.place, logs=folder)
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -324,6 +325,7 @@ def test_five_lines_of_a_notebook(opened: OpenRun, folder: Path) -> None:
     assert error == recorded
 
 
+@pytest.mark.slow
 def test_predicting_imports_neither_lightning_nor_hydra(opened: OpenRun) -> None:
     code = f"""
 import sys

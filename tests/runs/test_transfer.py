@@ -200,6 +200,7 @@ def test_networks_without_a_depth_have_a_record_and_a_report(compose_config: Com
     assert "two_stream_dense" in report.markdown.read_text()
 
 
+@pytest.mark.slow
 def test_scratch_and_transfer_are_compared(compose_config: Compose, pretrained: Path, tmp_path: Path) -> None:
     for seed in (1, 2):
         for keys in ((), (f"model.weights={pretrained}",)):

@@ -173,6 +173,7 @@ def test_a_search_finds_the_best_rate_prunes_and_leaves_ordinary_runs(tmp_path, 
     assert f"command: {result['command']}" in said
 
 
+@pytest.mark.slow
 def test_a_search_in_sequence_is_the_same_each_time_and_another_seed_gives_another(tmp_path):
     for name in ("a", "b", "c"):
         (tmp_path / name).mkdir()
@@ -182,6 +183,7 @@ def test_a_search_in_sequence_is_the_same_each_time_and_another_seed_gives_anoth
     assert first != other
 
 
+@pytest.mark.slow
 def test_more_trials_go_on_with_the_search_and_the_same_ones_train_nothing(tmp_path):
     whole = tmp_path / "whole"
     whole.mkdir()
@@ -193,6 +195,7 @@ def test_more_trials_go_on_with_the_search_and_the_same_ones_train_nothing(tmp_p
     assert found(whole)["trials"] == found(tmp_path)["trials"]
 
 
+@pytest.mark.slow
 def test_a_killed_search_repeats_no_finished_run_and_ends_as_if_it_had_never_stopped(tmp_path, monkeypatch):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     whole.mkdir(), cut.mkdir()
@@ -251,6 +254,7 @@ def test_trials_that_diverge_count_at_chance_and_those_that_fail_are_said(tmp_pa
     assert "planned" in said
 
 
+@pytest.mark.slow
 def test_several_trials_run_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setenv("STUB", '{"seconds": 0.3}')
     assert search(tmp_path, cores=3, trials=6, seeds=1, pruner="none") == 0

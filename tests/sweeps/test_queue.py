@@ -33,6 +33,7 @@ def test_12_uneven_jobs_keep_4_devices_busy_and_never_share_one(logs, monkeypatc
     assert idle < 0.05 * 4 * (max(began.values()) - min(began.values()))
 
 
+@pytest.mark.slow
 def test_jobs_per_device_shares_a_gpu_among_that_many(logs):
     logs.plan({seed: {"seconds": 0.4} for seed in range(6)})
     assert sweep(logs.path, *seeds(*range(6), more="trainer=gpu"), gpus=1, jobs_per_device=3) == 0

@@ -204,6 +204,7 @@ def test_a_window_begins_anew_when_a_job_ends():
     assert tuner.measured == pytest.approx({1: 72.0})
 
 
+@pytest.mark.slow
 def test_jobs_per_device_auto_adds_jobs_while_runs_an_hour_grow(logs, monkeypatch, capfd):
     # Two jobs do more together than one, three less than two.
     rates = {1: 0.1, 2: 0.08, 3: 0.03}
