@@ -13,7 +13,16 @@ import pytest
 from depthlab.commands import report, status
 from depthlab.errors import InputError
 from depthlab.report.core.table import Table
-from depthlab.shown_text import fenced, for_csv, for_latex, for_markdown, for_markdown_cell, for_markdown_line, one_line
+from depthlab.shown_text import (
+    as_json,
+    fenced,
+    for_csv,
+    for_latex,
+    for_markdown,
+    for_markdown_cell,
+    for_markdown_line,
+    one_line,
+)
 
 from .report.synthetic import write_run
 
@@ -105,3 +114,12 @@ def test_nothing_of_a_hostile_record_is_markup_in_any_output(
     assert "extensions not installed here: " in markdown
     tables = [csv.reader(io.StringIO(text)) for path, text in pages.items() if path.suffix == ".csv"]
     assert not [cell for table in tables for row in table for cell in row if cell.startswith("=")]
+
+
+def test_json_knows_no_infinity() -> None:
+    found = {"a": [1.5, float("inf")], "b": {"c": float("nan")}, "d": "Infinity"}
+    assert json.loads(as_json(found), parse_constant=pytest.fail) == {
+        "a": [1.5, None],
+        "b": {"c": None},
+        "d": "Infinity",
+    }

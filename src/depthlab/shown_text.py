@@ -1,4 +1,4 @@
-"""Text that others wrote, made harmless for where it is shown: a terminal, Markdown, CSV, LaTeX.
+"""Text that others wrote, made harmless for where it is shown: a terminal, Markdown, CSV, LaTeX; and strict JSON.
 
 Names of classes, runs and devices come from files of strangers. The writers of each kind of output call these
 functions on everything that they write, so that no caller can forget it. HTML has `html.escape` besides.
@@ -6,7 +6,10 @@ functions on everything that they write, so that no caller can forget it. HTML h
 
 from __future__ import annotations
 
+import json
+import math
 import re
+from typing import Any
 
 LONGEST_LINE = 5000
 LONGEST_CELL = 1000
@@ -95,3 +98,16 @@ def for_csv(text: str) -> str:
 def for_latex(text: str) -> str:
     """Text that LaTeX sets as it is."""
     return one_line(text, LONGEST_CELL).translate(LATEX)
+
+
+def as_json(value: Any) -> str:
+    """Strict JSON, which knows no infinity: a number that is not finite is null."""
+    return json.dumps(_finite(value), indent=1, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

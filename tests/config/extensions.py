@@ -14,7 +14,7 @@ from depthlab.config.registry import register
 from depthlab.config.spec import key
 from depthlab.models.spec import ModelSpec
 from depthlab.optim.spec import ScheduleSpec
-from depthlab.training.spec import CallbackSpec
+from depthlab.training.spec import CallbackSpec, LoggerSpec
 """
 TRIANGLE = """
 @register("schedule", "triangle")

@@ -92,6 +92,12 @@ MISTAKES = {
         "its preset 'early' has no such key as peek. Did you mean peak?",
     ),
     "other base": (PLAIN.replace("ScheduleSpec", "ModelSpec").format(key="pass"), "must derive from ScheduleSpec"),
+    "a key's name": (
+        PLAIN.replace('"schedule", "not_there"', '"logger", "every_steps"')
+        .format(key="pass")
+        .replace("Schedule", "Logger"),
+        "has the name of a key that every configuration has in 'logger'. Rename it.",
+    ),
     "no group": (PLAIN.replace('"schedule"', '"shedule"').format(key="pass"), "no such group. Did you mean schedule?"),
     "bad name": (PLAIN.replace('"not_there"', '"my-own"').format(key="pass"), "use letters, digits and _ in the name"),
     "no dataclass": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable as Function
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -178,6 +179,14 @@ def test_the_monitored_rate_has_a_column_with_the_rate_of_each_update(compose_co
     rates = read_curves(directory)["lr-SGD"]
     assert rates == [(step, schedule(step - 1)) for step in range(1, 13)]
     assert set(read_curves(directory)["lr"]) <= set(rates)
+
+
+def test_a_monitored_rate_has_one_row_a_step_where_batches_are_accumulated(compose_config: Compose) -> None:
+    batches = ("trainer.accumulate_grad_batches=2", "data.batch_size=32")
+    directory = run(compose_config(*SMALL, *MONITORED, *batches), "").directory
+    with (directory / "metrics.csv").open(newline="") as file:
+        steps = [int(row["step"]) for row in csv.DictReader(file) if row["lr-SGD"]]
+    assert steps == list(range(1, 13))
 
 
 def test_a_monitored_rate_is_no_part_of_what_a_run_is(compose_config: Compose) -> None:

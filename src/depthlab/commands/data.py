@@ -10,7 +10,6 @@ depthlab show_batch --help: a training batch alone, as a picture
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from depthlab.commands.diagnose import progress_bar, split_options
 from depthlab.config.program import command_words
 from depthlab.errors import InputError
+from depthlab.shown_text import as_json
 
 if TYPE_CHECKING:
     from depthlab.config.schema import TrainConfig
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {explain(error)}", file=sys.stderr)
         return 2
     if "json" in options:
-        print(json.dumps(found, indent=1))
+        print(as_json(found))
     else:
         _print(document, folder / "data.html")
     return 0
@@ -96,7 +96,7 @@ def _survey(config: TrainConfig, data: ImageDataModule, out: str | None) -> tupl
     for figure in document.figures:
         style.save(figure.drawing, folder, figure.name)
     (folder / "data.html").write_text(to_html(document, folder), encoding="utf-8")
-    (folder / "data.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    (folder / "data.json").write_text(as_json(found) + "\n", encoding="utf-8")
     return found, document, folder
 
 

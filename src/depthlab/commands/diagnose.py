@@ -18,7 +18,6 @@ Exit code: 0 without defects, 1 with defects, 2 on a mistake.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from depthlab.errors import InputError
+from depthlab.shown_text import as_json
 
 if TYPE_CHECKING:
     from depthlab.config.schema import TrainConfig
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found, folder = _diagnose(options, overrides)
         folder = Path(options.get("out") or folder)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / FILE).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        (folder / FILE).write_text(as_json(found) + "\n", encoding="utf-8")
         from depthlab.report.diagnosis import PAGE, print_diagnosis, write_page
 
         document = write_page(found, folder)
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {explain(error)}", file=sys.stderr)
         return 2
     if "json" in options:
-        print(json.dumps(found, indent=1))
+        print(as_json(found))
     else:
         print_diagnosis(found, document, folder / PAGE)
     return 1 if found["defects"] else 0

@@ -14,7 +14,6 @@ accelerator=cpu|gpu   another device than the run's
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import sys
@@ -32,6 +31,7 @@ from depthlab.errors import InputError
 from depthlab.records.atomic_files import replacing
 from depthlab.records.metrics import describe
 from depthlab.records.record import read_record
+from depthlab.shown_text import as_json
 
 if TYPE_CHECKING:
     from depthlab.runs.open_run import OpenRun
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if "json" in options:
-        print(json.dumps(result, indent=2))
+        print(as_json(result))
     else:
         _show(result)
     return 0 if agrees else 1
@@ -124,7 +124,7 @@ def _keep(folder: Path, result: dict[str, Any]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / "evaluation.json") as temporary:
-            temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+            temporary.write_text(as_json(result) + "\n", encoding="utf-8")
         if "summary" in result:
             from depthlab.report.core.diagnostic_figures import draw_reliability
 

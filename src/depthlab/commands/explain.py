@@ -14,7 +14,6 @@ Needs captum: pip install -e '.[explain]'
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from depthlab.commands.diagnose import progress_bar
 from depthlab.config.program import key_values
 from depthlab.errors import InputError
+from depthlab.shown_text import as_json
 
 if TYPE_CHECKING:
     from depthlab.runs.explain import Attributions
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error.filename} cannot be written ({error.strerror}). Choose another out=...", file=sys.stderr)
         return 2
     if "json" in options:
-        print(json.dumps({"sheet": str(sheet), "images": rows}, indent=1))
+        print(as_json({"sheet": str(sheet), "images": rows}))
     else:
         _print(rows, sheet)
     return 0

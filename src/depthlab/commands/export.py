@@ -15,7 +15,6 @@ A model card, README.md, is written beside it.
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import tempfile
@@ -35,6 +34,7 @@ from depthlab.records.metrics import describe
 from depthlab.records.publishing import without_places
 from depthlab.records.record import Record, find_records, read_record
 from depthlab.report.core.statistics import Sample, summarize
+from depthlab.shown_text import as_json
 
 if TYPE_CHECKING:
     from depthlab.runs.export import Row
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(json.dumps(result, indent=2)) if "json" in options else _show(result)
+    print(as_json(result)) if "json" in options else _show(result)
     return 0
 
 

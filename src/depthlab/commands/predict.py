@@ -15,7 +15,6 @@ Images are decoded, scaled and cut as the run's own were. A line says what else 
 from __future__ import annotations
 
 import csv
-import json
 import os
 import sys
 import warnings
@@ -30,6 +29,7 @@ from rich.text import Text
 from depthlab.config.program import key_values
 from depthlab.errors import InputError
 from depthlab.records.atomic_files import replacing
+from depthlab.shown_text import as_json
 
 if TYPE_CHECKING:
     from depthlab.runs.open_run import OpenRun
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if "json" in options:
-        print(json.dumps(result, indent=2))
+        print(as_json(result))
     else:
         _show(result, options.get("out"))
     return 0
