@@ -46,6 +46,16 @@ def one_thread() -> None:
 
 
 @pytest.fixture(autouse=True)
+def environment_restored() -> Iterator[None]:
+    """Commands that are called in this process set variables for the processes that they start."""
+    before = dict(os.environ)
+    yield
+    if os.environ != before:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
 def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test outlives a power cut, and a run in a test would wait for the disk longer than it computes."""
     monkeypatch.setattr("os.fsync", lambda descriptor: None)

@@ -99,8 +99,9 @@ FITTING = {
     "restore_digits": RESTORING[1:2],
 }
 FITTING["mnist_depth"] = ("data.images_per_class=20", "data.val_size=20")  # there are fewer digits
-# Deep networks take seconds for two steps, and so do those of ten million values; 1,202 layers half a minute.
-SMALL = ("20", "32", "16_4", "dense", "cifar", "wide", "restorer")
+# Deep networks take seconds for two steps, and so do those of ten million values; 1,202 layers half a minute. Of like
+# networks one is enough each time.
+SMALL = ("plain20", "resnet20", "dense", "cifar", "wide", "restorer")
 
 
 def is_slow(group: str, option: str) -> bool:

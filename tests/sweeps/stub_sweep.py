@@ -69,7 +69,7 @@ def start_sweep(log_dir: Path, *jobs: str, **options: object) -> subprocess.Pope
     return subprocess.Popen([sys.executable, __file__, given], stdout=subprocess.PIPE, text=True)
 
 
-def wait_for(fact: Callable[[], bool], seconds: float = 20.0) -> None:
+def wait_for(fact: Callable[[], bool], seconds: float = 90.0) -> None:
     """Return once `fact` holds."""
     until = time.monotonic() + seconds
     while not fact():

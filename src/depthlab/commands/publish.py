@@ -18,6 +18,7 @@ from depthlab.records.atomic_files import STAGING, replacing_folder
 from depthlab.records.provenance import note_publication, write_manifest
 from depthlab.records.published_pages import README, tidy_pages
 from depthlab.records.publishing import publish
+from depthlab.shown_text import lines
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,6 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_manifest(options.results)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        where = lines(str(error.filename or options.results)[:200])
+        print(f"error: {where}: {error.strerror}. Nothing was published there.", file=sys.stderr)
         return 2
     return 0
 

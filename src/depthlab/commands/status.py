@@ -23,7 +23,7 @@ from depthlab.records.metrics import common_metric, describe
 from depthlab.records.record import FILE_NAME, Record, find_records, read_record
 from depthlab.records.record_checks import MOST_STEPS
 from depthlab.records.safe_files import is_inside
-from depthlab.shown_text import one_line
+from depthlab.shown_text import lines, one_line
 
 SPLITS = ("train", "test")
 
@@ -35,9 +35,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, nargs="?", default=Path("logs"))
     parser.add_argument("--remove-checkpoints", action="store_true")
     options = parser.parse_args(arguments)
-    directories = list(find_records(options.folder)) if options.folder.is_dir() else []
+    try:
+        directories = list(find_records(options.folder)) if options.folder.is_dir() else []
+    except OSError as error:
+        print(f"error: {lines(str(options.folder)[:200])} cannot be read ({error.strerror}).", file=sys.stderr)
+        return 2
     if not directories:
-        print(f"error: {options.folder} holds no runs. Give the folder that runs were written to.", file=sys.stderr)
+        missing = f"error: {options.folder} holds no runs. Give the folder that runs were written to."
+        print(lines(missing), file=sys.stderr)
         return 2
     Console().print(_table(directories, options.folder))
     if options.remove_checkpoints:

@@ -143,6 +143,8 @@ def range_error(name: str, info: Key, value: Any) -> str | None:
     for number in value if isinstance(value, list) else [value]:
         if isinstance(number, str):
             continue
+        if not isinstance(number, int | float):
+            return f"{name}={value}: numbers are expected."
         if info.positive and not number > 0:
             return f"{name}={value}: must be greater than 0."
         if info.minimum is not None and not number >= info.minimum:

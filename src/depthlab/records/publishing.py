@@ -6,7 +6,7 @@ import csv
 import io
 import shlex
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -118,13 +118,13 @@ def _check_source(records: list[Record], allow_dirty: bool, allow_mixed: bool) -
 def _as_published(directory: Path) -> _Copy:
     """A run of the target, unchanged."""
     header, *rows = csv.reader(io.StringIO(curves_text(directory)))
-    return _Copy(read_record(directory), (header, rows), _arrays(directory))
+    return _Copy(read_record(directory), (header, rows), _arrays(directory, lambda name, arrays: arrays))
 
 
 def _published(directory: Path, record: Record) -> _Copy:
     """A run as it is to be published."""
     curves = read_curves(directory)
-    arrays = {name: _shorten(name, each) for name, each in _arrays(directory).items()}
+    arrays = _arrays(directory, _shorten)
     content = record.to_dict()
     content["run"] = directory.name
     content["config"] = _without_folders(record.config)
@@ -136,12 +136,12 @@ def _published(directory: Path, record: Record) -> _Copy:
     return _Copy(Record.from_dict(content), _thinned_rows(curves), arrays)
 
 
-def _arrays(directory: Path) -> dict[str, Arrays]:
+def _arrays(directory: Path, shorten: Callable[[str, Arrays], Arrays]) -> dict[str, Arrays]:
     found = {}
     for name in array_names(directory):
         try:
-            found[name] = load_arrays(directory, name)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            found[name] = shorten(name, load_arrays(directory, name))
+        except (OSError, ValueError, TypeError, IndexError, EOFError, zipfile.BadZipFile) as error:
             reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}"
             raise InputError(f"{directory}: the arrays {name} are damaged ({reason}).") from None
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,8 @@ def evaluate_run(path: str | Path, data_dir: str | None = None, accelerator: str
     _adapt(config, record, data_dir, accelerator)
     data = build_data(config, may_download=bool(data_dir))
     check_same_data(data, record)
-    network = build_network(config, data.image_spec, data.num_outputs)
+    with torch.random.fork_rng(devices=[]):  # the initial weights are drawn, and then replaced
+        network = build_network(config, data.image_spec, data.num_outputs)
     put_weights(network, load_last(directory, record)["network"], str(directory))
     module = build_module(config, network, data.num_outputs)
     build_trainer(config.trainer, None, [], []).test(module, datamodule=data, verbose=False)
@@ -106,7 +108,12 @@ def check_recorded(record: Record) -> TrainConfig:
 def say_other_code(config: TrainConfig, record: Record) -> None:
     """A line where the code here is not that of the record, whose configuration is `config`."""
     if differences := code_of(config).differences(record.code):
-        print(f"The code differs from the run's: {in_words(differences)}.")
+        _say_once(f"The code differs from the run's: {in_words(differences)}.", record.run, record.finished_at)
+
+
+@cache
+def _say_once(line: str, *run: object) -> None:
+    print(line)
 
 
 def load_last(directory: Path, record: Record) -> dict[str, Any]:

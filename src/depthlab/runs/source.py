@@ -63,7 +63,8 @@ class SourceCache:
 def total(digests: Iterable[tuple[str, str]]) -> str:
     """One digest for files by name."""
     lines = "".join(f"{name} {digest}\n" for name, digest in sorted(digests))
-    return hashlib.sha256(f"{FORM}\n{lines}".encode()).hexdigest()[:16]
+    content = f"{FORM}\n{lines}".encode("utf-8", "surrogatepass")  # names come from records too, which hold anything
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _cache_file() -> Path | None:
