@@ -22,6 +22,7 @@ from depthlab.records.record import Record, find_records, read_record
 from depthlab.records.record_checks import check_record
 from depthlab.runs.build import build_data, build_module, build_network, build_trainer
 from depthlab.runs.code import code_of, in_words
+from depthlab.shown_text import one_line
 
 if TYPE_CHECKING:
     from depthlab.data.datamodule import ImageDataModule
@@ -95,7 +96,7 @@ def check_recorded(record: Record) -> TrainConfig:
     missing = [f"{name} {version}" for name, version in used.items() if name not in installed]
     for name, version in used.items():
         if name in installed and installed[name] != version:
-            print(f"The extension {name} is {installed[name]} here; the run used {version}.")
+            print(one_line(f"The extension {name} is {installed[name]} here; the run used {version}."))
     try:
         config = check(record.config)
     except InputError as error:
@@ -113,7 +114,7 @@ def say_other_code(config: TrainConfig, record: Record) -> None:
 
 @cache
 def _say_once(line: str, *run: object) -> None:
-    print(line)
+    print(one_line(line))  # names of files come from the record
 
 
 def load_last(directory: Path, record: Record) -> dict[str, Any]:
