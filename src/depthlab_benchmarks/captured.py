@@ -73,11 +73,11 @@ class _NoHostReads(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types there
     """Notes every operator with its arguments and results, and what memory looked like before it was written to."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # torch has no types there
         self.calls: list[tuple[Any, tuple[Any, ...], dict[str, Any], dict[int, Tensor]]] = []
         self._own: set[int] = set()  # storages made during the recording
         self._before: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
@@ -103,7 +103,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         address = _address(tensor)
         if address not in self._own and address not in self._before:
             storage = tensor.untyped_storage()
-            self._before[address] = storage, storage.clone()  # type: ignore[no-untyped-call]
+            self._before[address] = storage, storage.clone()  # type: ignore[no-untyped-call]  # torch has no types there
 
     def undo(self) -> None:
         """Give memory from before the recording its old content."""
@@ -137,11 +137,11 @@ def stand_in(take_step: Callable[[], None], lasting: Callable[[], Sequence[Tenso
     return recorder.replay
 
 
-class OperatorCount(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class OperatorCount(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types there
     """Counts operators by name. Views, bare allocations and profiler marks start no kernel and are left out."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # torch has no types there
         self.names: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

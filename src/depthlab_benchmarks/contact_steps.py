@@ -316,7 +316,7 @@ def device_ms(work: Callable[[], None], on_cpu: bool) -> float:
         started = time.perf_counter()
         work()
         return 1000 * (time.perf_counter() - started)
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]  # torch has no types there
     begin.record()
     work()
     end.record()

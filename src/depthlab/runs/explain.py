@@ -148,7 +148,7 @@ def _without_checkpointing(network: nn.Module) -> nn.Module:
     """Stages that compute their activations twice would call captum's hooks twice."""
     for module in network.modules():
         if hasattr(module, "activation_checkpointing"):
-            module.activation_checkpointing = False  # type: ignore[assignment]
+            module.activation_checkpointing = False  # type: ignore[assignment]  # a plain attribute to nn.Module
     return network
 
 

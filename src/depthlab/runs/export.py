@@ -182,7 +182,7 @@ def _calibration(run: OpenRun) -> Any:
     chosen = np.sort(np.random.RandomState(0).permutation(len(images))[:CALIBRATED_ON])
     batches = iter([{INPUT: images[part]} for part in np.array_split(chosen, max(1, len(chosen) // 64))])
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
+    class Reader(CalibrationDataReader):  # type: ignore[misc]  # a library without types
         def get_next(self) -> dict[str, Any] | None:
             return next(batches, None)
 

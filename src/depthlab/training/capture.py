@@ -33,7 +33,7 @@ def warm_up(take_step: Callable[[], None], device: torch.device) -> None:
             for _ in range(WARMUP_STEPS):
                 take_step()
             return
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch has no types there
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(WARMUP_STEPS):

@@ -162,7 +162,7 @@ class GraphStepper:
         with nullcontext() if self._lean is None else self._lean.computing():
             with module.trainer.precision_plugin.forward_context():
                 loss, counts = module.loss_and_counts(batch)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]  # torch has no types there
         if self.max_norm is not None:
             clip_grad_norm_(module.network.parameters(), self.max_norm)
         optimizer.step()

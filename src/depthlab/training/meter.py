@@ -82,7 +82,7 @@ class LateTotals:
         sums = meter.compute()
         self._values = torch.empty_like(sums, device="cpu", pin_memory=sums.is_cuda)
         self._values.copy_(sums, non_blocking=True)
-        self._is_there = torch.cuda.Event() if sums.is_cuda else None  # type: ignore[no-untyped-call]
+        self._is_there = torch.cuda.Event() if sums.is_cuda else None  # type: ignore[no-untyped-call]  # torch has no types there
         if self._is_there is not None:
             self._is_there.record()
 
