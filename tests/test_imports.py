@@ -43,6 +43,7 @@ REPORT_MAY_IMPORT = {
     "depthlab",
     "depthlab.errors",
     "depthlab.shown_text",  # what is made of text for each kind of output
+    "depthlab.config.console",  # the terminal
     "depthlab.config.identity",  # which keys tell runs apart
     "depthlab.config.metric_info",  # how a metric is read
     "depthlab.runs.frozen",  # where the configurations of runs to come lie

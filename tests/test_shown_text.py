@@ -9,8 +9,11 @@ import re
 from pathlib import Path
 
 import pytest
+from rich.table import Table as Grid
+from rich.text import Text
 
 from depthlab.commands import report, status
+from depthlab.config.console import TextConsole
 from depthlab.errors import InputError
 from depthlab.report.core.table import Table
 from depthlab.shown_text import (
@@ -123,3 +126,23 @@ def test_json_knows_no_infinity() -> None:
         "b": {"c": None},
         "d": "Infinity",
     }
+
+
+def test_a_terminal_shows_text_as_text() -> None:
+    """Markup that does not fit would raise, and what does would hide or colour what a stranger wrote."""
+    names, out = [HOSTILE, "[/bold] [red]x[/red] :smile:", "\x1b[2J\u202e\u200b"], io.StringIO()
+    console, table = TextConsole(file=out, width=200, force_terminal=True, color_system=None), Grid("name")
+    for name in names:
+        console.print(name)
+        console.print(Text(name))
+        table.add_row(name)
+    console.print(table)
+    shown = out.getvalue()
+    assert shown.count("[/bold] [red]x[/red] :smile:") == 3
+    assert all(line.isprintable() for line in shown.splitlines())
+
+
+def test_no_other_terminal_is_used() -> None:
+    for path in Path("src").rglob("*.py"):
+        if path.name != "console.py":
+            assert not re.search(r"\bConsole\(|rich import print|rich\.print", path.read_text(encoding="utf-8")), path

@@ -22,8 +22,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
+from depthlab.config.console import TextConsole
 from depthlab.config.hardware import Hardware, probe_in_subprocess
 from depthlab.errors import InputError
 from depthlab_benchmarks.inputs import compare_inputs
@@ -86,7 +85,7 @@ def _print(
     arguments: argparse.Namespace, settings: Settings, hardware: Hardware, comparisons: list[Comparison]
 ) -> None:
     """Print the tables and write the file."""
-    console = Console() if sys.stdout.isatty() else Console(width=160)
+    console = TextConsole() if sys.stdout.isatty() else TextConsole(width=160)
     for comparison in comparisons:
         console.print(as_table(comparison), "")
     options = {key: value for key, value in dataclasses.asdict(settings).items() if key != "folder"}

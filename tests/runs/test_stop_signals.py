@@ -361,6 +361,36 @@ def test_a_signal_while_a_module_is_imported_ends_the_process_cleanly(
     assert done.stderr == ("" if code == 130 else "stopped; the same command goes on from the last checkpoint\n")
 
 
+CONVERTED = """
+import os, signal, sys
+from depthlab.config import check
+from depthlab.runs import exits, process
+
+def converting(tree):
+    try:
+        os.kill(os.getpid(), signal.{name})
+        for _ in range(1000): pass
+    except BaseException as error:  # as OmegaConf does while it merges
+        raise {error}("an error of its own") from error
+    print("after")
+
+check.check = converting
+exits.prepare_signals()
+sys.exit({call})
+"""
+
+
+@pytest.mark.parametrize("error", ["UnboundLocalError", "OSError", "InputError"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGUSR2"])
+@pytest.mark.parametrize("call", ["converting({})", "process.perform({}, 'command')"])
+def test_a_library_that_makes_an_error_of_a_signal_is_not_believed(call: str, name: str, error: str) -> None:
+    program = CONVERTED.format(call=call, name=name, error=error)
+    program = f"from depthlab.errors import InputError\n{program}"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (75, "")
+    assert done.stderr == "stopped; the same command goes on from the last checkpoint\n"
+
+
 def test_a_signal_between_two_programs_of_one_process_waits_for_the_second() -> None:
     second = "from depthlab.runs import exits; exits.stop_when_asked(); print('not stopped')"
     program = (

@@ -209,11 +209,10 @@ def _before_and_after(config: TrainConfig, data: ImageDataModule) -> Any:
 
 
 def _print(document: Document, page: Path) -> None:
-    from rich.console import Console
-
+    from depthlab.config.console import TextConsole
     from depthlab.report.core.terminal import COLOURS, grid
 
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = TextConsole(soft_wrap=True)
     console.print(f"{document.title}: {document.summary}")
     for section in document.sections:
         for finding in section.findings:

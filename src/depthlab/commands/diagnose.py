@@ -86,10 +86,11 @@ def split_options(arguments: Sequence[str], names: Sequence[str]) -> tuple[dict[
 @contextmanager
 def progress_bar(parts: Sequence[T], title: str) -> Iterator[Callable[[T], None]]:
     """A bar on standard error that moves on to each of `parts` that is named; none where that is no terminal."""
-    from rich.console import Console
     from rich.progress import Progress
 
-    console = Console(stderr=True)
+    from depthlab.config.console import TextConsole
+
+    console = TextConsole(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=len(parts))
 

@@ -21,11 +21,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
 from depthlab.commands.predict import open_for
+from depthlab.config.console import TextConsole
 from depthlab.config.program import key_values
 from depthlab.errors import InputError
 from depthlab.records.atomic_files import replacing
@@ -138,7 +138,7 @@ def _show(result: dict[str, Any]) -> None:
         print(f"{name:12} {value!r:24} recorded {result['recorded'].get(name)!r}")
     if "summary" not in result:
         return
-    console, summary = Console(), result["summary"]
+    console, summary = TextConsole(), result["summary"]
     console.print(Text(f"\n{result['run']} on {result['on']}, {summary['num_images']:,} images", style="bold"))
     console.print(_numbers(result))
     console.print(_classes(summary["classes"]))
@@ -166,7 +166,7 @@ def _classes(report: dict[str, dict[str, float]]) -> Table:
     return table
 
 
-def _show_ensemble(console: Console, result: dict[str, Any]) -> None:
+def _show_ensemble(console: TextConsole, result: dict[str, Any]) -> None:
     found = result["ensemble"]
     table = Table(Column("run", overflow="fold"), "error %", box=None)
     for name, error in zip(found["runs"], found["members"], strict=True):

@@ -96,12 +96,13 @@ def _images(run: OpenRun, name: str, number: int) -> Any:
 
 
 def _print(rows: Sequence[dict[str, Any]], sheet: Path) -> None:
-    from rich.console import Console
     from rich.table import Column, Table
+
+    from depthlab.config.console import TextConsole
 
     table = Table("image", "class", "confidence", Column("run", overflow="fold"), box=None)
     for row in rows:
         table.add_row(Path(row["image"]).name, row["class"], f"{row['confidence']:.3f}", row["run"])
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = TextConsole(soft_wrap=True)
     console.print(table)
     console.print(f"sheet: {sheet}")

@@ -23,10 +23,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 
 from depthlab.commands.predict import open_for
+from depthlab.config.console import TextConsole
 from depthlab.config.identity import flatten
 from depthlab.config.program import key_values
 from depthlab.errors import InputError
@@ -87,7 +87,7 @@ def _export(options: dict[str, str]) -> dict[str, Any]:
     check_format(options["format"], options.get("int8"))
     run = open_for({**options, "accelerator": "cpu"})
     out = Path(options.get("out") or Path("exports") / run.name)
-    with tempfile.TemporaryDirectory() as temporary, Console(stderr=True).status("export, load, compare"):
+    with tempfile.TemporaryDirectory() as temporary, TextConsole(stderr=True).status("export, load, compare"):
         folder = Path(temporary)
         rows = export(run, folder, options["format"], options.get("int8"), options.get("weights", "last"))
         file = next(folder.glob("model.*"))
@@ -111,7 +111,7 @@ def _show(result: dict[str, Any]) -> None:
     table = Table("network", "MB", "test error %", "largest difference", *titles, box=None)
     for row in result["rows"]:
         table.add_row(row["what"], *_cells(row))
-    console = Console()
+    console = TextConsole()
     console.print(table)
     console.print(result["file"], soft_wrap=True)
     console.print(result["card"], soft_wrap=True)

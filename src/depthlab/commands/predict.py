@@ -22,10 +22,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from depthlab.config.console import TextConsole
 from depthlab.config.program import key_values
 from depthlab.errors import InputError
 from depthlab.records.atomic_files import replacing
@@ -107,7 +107,7 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _show(result: dict[str, Any], out: str | None) -> None:
-    console, rows = Console(), result["images"]
+    console, rows = TextConsole(), result["images"]
     for note, count in result["notes"].items():
         console.print(Text(f"{count} of {len(rows)} images: {note}", style="dim"))
     table = Table(Column("image", overflow="fold"), *_titles(rows[0])[1:], box=None)

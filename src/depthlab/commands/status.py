@@ -12,10 +12,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from depthlab.config.console import TextConsole
 from depthlab.config.program import command_words
 from depthlab.errors import InputError
 from depthlab.records.directory import is_held
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         missing = f"error: {options.folder} holds no runs. Give the folder that runs were written to."
         print(lines(missing), file=sys.stderr)
         return 2
-    Console().print(_table(directories, options.folder))
+    TextConsole().print(_table(directories, options.folder))
     if options.remove_checkpoints:
         _remove_checkpoints(directories)
     return 0

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
+from depthlab.config.console import TextConsole
 from depthlab.report.core import style
 from depthlab.report.core.document import Document, Finding, Section
 from depthlab.report.core.figures import Figure
@@ -42,7 +41,7 @@ def write_page(found: Found, folder: Path) -> Document:
 
 def print_diagnosis(found: Found, document: Document, page: Path) -> None:
     """The findings, the layers and the comparison in a terminal."""
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = TextConsole(soft_wrap=True)
     console.print(f"{document.title}: {document.summary}")
     for finding in findings(found):
         console.print(f"{finding.title}: {finding.word}.", style=COLOURS[finding.tone], end=" ")

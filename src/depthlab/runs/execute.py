@@ -12,6 +12,7 @@ from depthlab.config.schema import TrainConfig, as_dict
 from depthlab.errors import InputError
 from depthlab.records.checkpoints import load_newest, state_sha256
 from depthlab.records.journal import Journal
+from depthlab.runs import exits
 from depthlab.runs.build import build_data, build_module, build_network, start_from
 from depthlab.runs.code import in_words, refuse_other_code
 from depthlab.runs.describe import describe_network, extensions_in_use, final_metrics
@@ -192,7 +193,13 @@ class RunInProgress:
             print(f"{shorter.name} is the beginning of this run: {extend} trains the steps after it only")
 
     def fail(self, error: Exception) -> None:
-        """Record an error that is not the user's."""
+        """Record an error that is not the user's.
+
+        Raises:
+            SystemExit: it is what a library made of a stop signal.
+        """
+        if exits.is_stopped():
+            raise SystemExit(exits.CONTINUE_ME) from error
         self._close("failed", self.journal.record.steps, failure={"reason": f"{type(error).__name__}: {error}"})
 
     def _close(self, status: str, step: int, **results: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 
@@ -19,11 +20,18 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # of schedulers
 BLOCKED = (*STOP_SIGNALS, signal.SIGINT)
 
 
+_stopped: list[int] = []  # the stop signals that have come
+
+
 def prepare_signals() -> None:
-    """For the start of a command, before its imports: stop signals end it, Ctrl-C with `INTERRUPTED`."""
+    """For the start of a command, before its imports: stop signals end it, Ctrl-C with `INTERRUPTED`.
+
+    They end it at once: nothing has been made that could be lost, and libraries turn an exception that comes from a
+    handler into one of their own (imports of modules in C, OmegaConf's merging).
+    """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # `nohup` and `&` have it ignored
         signal.signal(signal.SIGINT, _interrupt)
-    stop_when_asked(also=())
+    _handle(STOP_SIGNALS, _stop_at_once)
 
 
 def block_signals() -> None:
@@ -36,31 +44,48 @@ def stop_when_asked(also: tuple[signal.Signals, ...] = (signal.SIGINT,)) -> None
 
     Handlers of others stay, submitit's of SIGUSR2 above all; but for SIGTERM, which submitit ignores.
     """
-    ours = (signal.SIG_DFL, signal.default_int_handler, _interrupt)
-    for number in (*STOP_SIGNALS, *also):
+    _handle((*STOP_SIGNALS, *also), _stop)
+
+
+def is_stopped() -> bool:
+    """Whether a stop signal has come, whatever a library made of the `SystemExit` that it raised."""
+    return bool(_stopped)
+
+
+def _handle(numbers: tuple[signal.Signals, ...], handler: Callable[[int, FrameType | None], None]) -> None:
+    ours = (signal.SIG_DFL, signal.default_int_handler, _interrupt, _stop_at_once)
+    for number in numbers:
         if number == signal.SIGTERM or signal.getsignal(number) in ours:
-            signal.signal(number, _stop)
+            signal.signal(number, handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    with suppress(OSError):  # stderr may be closed
-        os.write(2, b"stopped; the same command goes on from the last checkpoint\n")  # print is not reentrant
-    _end(CONTINUE_ME, frame)
+    if _is_importing(frame):  # a kill at this moment costs nothing, and this costs no more
+        _stop_at_once(number, frame)
+    _say_stopped()
+    _stopped.append(number)
+    raise SystemExit(CONTINUE_ME)
+
+
+def _stop_at_once(number: int, frame: FrameType | None) -> None:
+    _say_stopped()
+    _end(CONTINUE_ME)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    _end(INTERRUPTED, frame)
+    _end(INTERRUPTED)
 
 
-def _end(code: int, frame: FrameType | None) -> None:
-    if _is_importing(frame):
-        # Modules in C turn a SystemExit into an ImportError, which whoever imports them may catch. A kill at this
-        # moment costs nothing, and this costs no more.
-        with suppress(Exception):  # the signal may have come while the stream was written
-            sys.stdout.flush()
-        os._exit(code)
-    raise SystemExit(code)
+def _say_stopped() -> None:
+    with suppress(OSError):  # stderr may be closed
+        os.write(2, b"stopped; the same command goes on from the last checkpoint\n")  # print is not reentrant
+
+
+def _end(code: int) -> None:
+    with suppress(Exception):  # the signal may have come while the stream was written
+        sys.stdout.flush()
+    os._exit(code)
 
 
 def _is_importing(frame: FrameType | None) -> bool:

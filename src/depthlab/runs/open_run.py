@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
+from depthlab.config.console import TextConsole
 from depthlab.config.nearest import nearest
 from depthlab.config.schema import TrainConfig
 from depthlab.data.pictures import AnyImages, Pictures, Preprocessing
@@ -260,7 +260,7 @@ class OpenRun:
         pictures = images if isinstance(images, Pictures) else self.preprocessing.pictures(images)
         size = self.config.data.eval_batch_size
         starts = range(0, len(pictures), size)
-        console = Console(stderr=True)
+        console = TextConsole(stderr=True)
         is_hidden = len(starts) < 2 or not console.is_terminal
         for start in track(starts, self.name, console=console, transient=True, disable=is_hidden):
             yield self._normalized(pictures, start, min(start + size, len(pictures)))

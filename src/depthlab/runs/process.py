@@ -34,7 +34,6 @@ def perform(
         observer: is told about the run; see `Observer`.
     """
     from depthlab.config.check import check
-    from depthlab.records.directory import Held
 
     outlive_output()
     exits.stop_when_asked()  # until the first step and after the last one the checkpoints that there are suffice
@@ -50,19 +49,26 @@ def perform(
         if observer:
             observer.mark("imports")
         outcome = run(config, command, directory, observer)
-    except Held as error:
-        print(f"error: {error}", file=sys.stderr)
-        return exits.HELD
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return exits.MISTAKE
-    except OSError as error:  # no space left, for one; the checkpoints there are stay as they are
-        print(f"error: {error}. The same command goes on from the last checkpoint.", file=sys.stderr)
-        return exits.FAILED
+    except Exception as error:
+        if exits.is_stopped():  # a library has made an error of its own of what the signal raised
+            return exits.CONTINUE_ME
+        return _refused(error)
     if outcome.line:
         print(outcome.line, flush=True)
     # Lightning kills a run, its first process in the middle of a checkpoint, where another one ends with a code.
     return exits.CONTINUE_ME if outcome.status == "interrupted" and is_first_process() else exits.DONE
+
+
+def _refused(error: Exception) -> int:
+    from depthlab.records.directory import Held
+
+    if isinstance(error, InputError):
+        print(f"error: {error}", file=sys.stderr)
+        return exits.HELD if isinstance(error, Held) else exits.MISTAKE
+    if isinstance(error, OSError):  # no space left, for one; the checkpoints there are stay as they are
+        print(f"error: {error}. The same command goes on from the last checkpoint.", file=sys.stderr)
+        return exits.FAILED
+    raise error
 
 
 def main() -> int:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from hydra.core.override_parser.types import Override
-from rich.console import Console
 
+from depthlab.config.console import TextConsole
 from depthlab.config.hardware import Hardware, probe_in_subprocess
 from depthlab.config.output import outlive_output
 from depthlab.config.schema import SearchConfig
@@ -153,14 +153,14 @@ def launch_search(
     return exits.DONE if search.is_done else exits.FAILED
 
 
-def _say(console: Console, *lines: str) -> None:
+def _say(console: TextConsole, *lines: str) -> None:
     with readers_may_leave(console):
         for line in lines:
             console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
 def _run(
-    console: Console,
+    console: TextConsole,
     entries: Sequence[Entry],
     devices: dict[str, Devices],
     settings: Settings,
@@ -188,19 +188,19 @@ def _uuids(hardware: Hardware) -> dict[str, str]:
     return dict(zip(gpu_names(len(hardware.gpus), os.environ), hardware.gpu_uuids, strict=False))
 
 
-def _make_view(console: Console, known: Estimates, num_places: int, num_jobs: int) -> Lines:
+def _make_view(console: TextConsole, known: Estimates, num_places: int, num_jobs: int) -> Lines:
     """A table that is drawn anew where the console is a terminal, lines elsewhere."""
     return (LiveTable if _can_draw(console) else Lines)(console, remaining(known, num_places), num_jobs)
 
 
-def _can_draw(console: Console) -> bool:
+def _can_draw(console: TextConsole) -> bool:
     # rich takes a file for a terminal where FORCE_COLOR is set
     return console.is_terminal and console.file.isatty() and not console.is_dumb_terminal
 
 
-def _console() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=PLAIN_WIDTH)
+def _console() -> TextConsole:
+    console = TextConsole()
+    return console if console.is_terminal else TextConsole(width=PLAIN_WIDTH)
 
 
 def _wanted(entries: Sequence[Entry]) -> dict[str, int]:

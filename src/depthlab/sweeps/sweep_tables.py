@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from depthlab.config.console import TextConsole
 from depthlab.config.identity import name_repetition
 from depthlab.config.metric_info import MetricInfo
 from depthlab.records.directory import holder
@@ -66,7 +66,7 @@ def results_table(entries: Sequence[Entry]) -> Table:
     return table
 
 
-def print_outcome(console: Console, entries: Sequence[Entry], folder: Path | None) -> None:
+def print_outcome(console: TextConsole, entries: Sequence[Entry], folder: Path | None) -> None:
     """The table of results, then what failed, why, and the last lines of its log."""
     if any(entry.state in RESULTS for entry in entries):
         console.print()
@@ -84,7 +84,7 @@ def print_outcome(console: Console, entries: Sequence[Entry], folder: Path | Non
         _say(console, f"Logs: {folder / 'jobs'}")
 
 
-def print_search(console: Console, summary: Mapping[str, Any], folder: Path) -> None:
+def print_search(console: TextConsole, summary: Mapping[str, Any], folder: Path) -> None:
     """The best trials of a search, and the command to type; of a search that was stopped, those so far."""
     trials, metric = summary["trials"], MetricInfo(**summary["metric"])
     complete = [trial for trial in trials if trial["value"] is not None]
@@ -177,5 +177,5 @@ def _as_far_as_known(values: Sequence[float | None], total: str) -> str:
     return f"{total} (from finished runs of the same network and data)"
 
 
-def _say(console: Console, text: str) -> None:
+def _say(console: TextConsole, text: str) -> None:
     console.print(lines(text), soft_wrap=True, markup=False, highlight=False)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table as Grid
 
+from depthlab.config.console import TextConsole
 from depthlab.report.core.document import Document
 from depthlab.report.core.groups import Group
 from depthlab.report.core.summary_tables import cell_text, other_runs, shown_keys
@@ -22,7 +22,7 @@ SHORT = {"training": "train", "validation": "val"}
 
 def print_document(document: Document, groups: Sequence[Group], page: Path, figure: Path | None) -> None:
     """The findings first, then the networks, what is missing, and where the page and the main figure lie."""
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = TextConsole(soft_wrap=True)
 
     def say(text: str, **options: Any) -> None:
         console.print(one_line(text), **options)

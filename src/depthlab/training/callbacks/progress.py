@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.status import Status
 
+from depthlab.config.console import TextConsole
 from depthlab.records import progress_file
 from depthlab.training.callbacks.metric_logger import MetricLogger
 from depthlab.training.module import SupervisedModule
@@ -47,7 +47,7 @@ class ProgressView(Callback):
         self.images_per_step = plan.images_per_step
         self.curves = curves
         self.metric = metric
-        self.console = Console()
+        self.console = TextConsole()
         self._bar: Progress | None = None
         self._status: Status | None = None
         self._first_step = 0
