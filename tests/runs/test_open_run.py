@@ -140,8 +140,18 @@ def test_what_is_no_image_is_named(opened: OpenRun, tmp_path: Path, monkeypatch:
         with pytest.raises(InputError, match=message):
             opened.predict(images)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(InputError, match=r"whole.jpg cannot be decoded .*4096"):
-        opened.predict(tmp_path / "whole.jpg")
+    for width in (64, 20):  # Pillow refuses more than twice its limit itself
+        Image.fromarray(np.zeros((64, width), np.uint8)).save(tmp_path / "large.png")
+        with pytest.raises(InputError, match=r"large.png is too large: at most 1,000 pixels are read"):
+            opened.predict(tmp_path / "large.png")
+
+
+def test_all_broken_files_of_a_batch_are_named(opened: OpenRun, tmp_path: Path) -> None:
+    for idx in range(8):
+        (tmp_path / f"{idx}.png").write_text("no image")
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "0.png")
+    with pytest.raises(InputError, match=r"(?s)1.png cannot be decoded.*5.png cannot be decoded.*and 2 more files"):
+        opened.predict(tmp_path)
 
 
 def test_a_folder_of_images_is_prepared_as_for_training(tmp_path: Path) -> None:
@@ -326,14 +336,15 @@ def test_five_lines_of_a_notebook(opened: OpenRun, folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_predicting_imports_neither_lightning_nor_hydra(opened: OpenRun) -> None:
+def test_predicting_imports_neither_lightning_nor_hydra_nor_torchs_compiler(opened: OpenRun) -> None:
     code = f"""
 import sys
 import depthlab
 assert "torch" not in sys.modules
 import numpy
-depthlab.open_run({str(opened.place)!r}).predict(numpy.zeros((8, 8), numpy.uint8))
-print(*sorted({{"lightning", "torchmetrics", "hydra", "torchvision", "matplotlib"}} & set(sys.modules)))
+depthlab.open_run({str(opened.place)!r}).predict(numpy.zeros((30, 20), numpy.uint8))
+slow = {{"lightning", "torchmetrics", "hydra", "torchvision", "matplotlib", "torch._dynamo", "sympy"}}
+print(*sorted(slow & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from depthlab.config.check import check
 from depthlab.config.hardware import probe, resolve
@@ -174,7 +175,7 @@ def _check_num_weights(
     config: TrainConfig, images: ImageSpec, num_outputs: int, state: dict[str, Tensor], where: str
 ) -> None:
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _NothingDrawn():
             expected = sum(each.numel() for each in build_network(config, images, num_outputs).state_dict().values())
     except NotImplementedError:  # an extension's network that computes while it is built
         return
@@ -183,6 +184,13 @@ def _check_num_weights(
     found = sum(each.numel() for each in state.values())
     if found != expected:
         raise InputError(f"{where} holds another network than its record names: {found:,} numbers, not {expected:,}.")
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """Leaves tensors undrawn. On the meta device torch would import its compiler for `normal_`, which takes seconds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if func is Tensor.normal_ else func(*args, **(kwargs or {}))
 
 
 def check_finished(record: Record, directory: Path) -> None:
