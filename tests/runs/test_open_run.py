@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import torch
 from PIL import Image
 
 import depthlab
+from depthlab.commands import predict as predict_command
 from depthlab.commands.predict import main
 from depthlab.config.check import check
 from depthlab.data.image_files import decode
@@ -373,10 +375,30 @@ def test_the_command_names_classes(
     assert main(arguments) == 0
     shown = capsys.readouterr().out
     assert "and 10 more\n30 rows in" in shown
+    assert re.search(rf"(?m)^ 0/\S+\.png +0 +{found['images'][0]['class']} +\d+\.\d % +\d \d+\.\d % *$", shown)
     assert all(text in shown for text in ("class / predicted", f"error {found['error']:.2f} % of 30 images"))
     done = command("-m", "depthlab", "predict", f"run={opened.place}", f"images={one}", "--json")
     assert json.loads(done.stdout)["images"][0]["class"] == opened.predict(one).top_names[0][0]
     assert done.stderr == ""
+
+
+def test_a_terminal_of_80_columns_shows_every_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    classes = [f"automobile{idx}" for idx in range(8)]
+    ranked = {f"{word}_{rank}": value for rank in (2, 3) for word, value in (("class", "bird"), ("confidence", 0.25))}
+    row = {"image": f"{tmp_path}/a.png", "class": classes[0], "confidence": 0.5, **ranked, "label": classes[1]}
+    result = {"images": [row], "notes": {}, "error": 100.0, "classes": classes, "confusion": np.eye(8, dtype=int)}
+    predict_command._show(result, tmp_path / "a.png", None)
+    shown = capsys.readouterr().out
+    assert re.search(r"a\.png +automobile1 +automobile0 +50\.0 % +bird 25\.0 %, bird 25\.0 %", shown)
+    assert (
+        re.search(r"class / predicted +0 +1 +2", shown)
+        and "7 automobile7" in shown
+        and "\N{HORIZONTAL ELLIPSIS}" not in shown
+    )
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 def test_the_command_names_mistakes(opened: OpenRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

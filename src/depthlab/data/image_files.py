@@ -157,7 +157,7 @@ def _convert(file: Image.Image, mode: str, name: str) -> tuple[Image.Image, list
 def fit_square(picture: Image.Image, size: int, name: str) -> Image.Image:
     """Scale the shorter side to `size` and cut the centre out.
 
-    These are torchvision's resize and center_crop to the pixel, without its import, which takes longer than a prediction.
+    These are torchvision's resize and center_crop to the pixel, without its import, which takes seconds.
 
     Raises:
         InputError: the picture is a thin strip, which would take much memory and show next to nothing.

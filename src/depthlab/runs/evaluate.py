@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,7 +98,7 @@ def check_recorded(record: Record) -> TrainConfig:
     missing = [f"{name} {version}" for name, version in used.items() if name not in installed]
     for name, version in used.items():
         if name in installed and installed[name] != version:
-            print(one_line(f"The extension {name} is {installed[name]} here; the run used {version}."))
+            _note(f"The extension {name} is {installed[name]} here; the run used {version}.")
     try:
         config = check(record.config)
     except InputError as error:
@@ -115,7 +116,12 @@ def say_other_code(config: TrainConfig, record: Record) -> None:
 
 @cache
 def _say_once(line: str, *run: object) -> None:
-    print(one_line(line))  # names of files come from the record
+    _note(line)
+
+
+def _note(line: str) -> None:
+    """A line beside a command's answer, which may be JSON."""
+    print(one_line(line), file=sys.stderr)  # names come from the record
 
 
 def load_last(directory: Path, record: Record) -> dict[str, Any]:
