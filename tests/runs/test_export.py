@@ -137,6 +137,7 @@ def test_the_command_writes_a_card(opened: OpenRun, tmp_path: Path, capsys: pyte
         "1,300 training",
         "```\npython train.py\n```",
         "n = 2, sd",
+        ", 1 thread.",
         "95 % CI",
         "commit:",
     ):

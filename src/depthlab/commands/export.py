@@ -128,7 +128,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 def model_card(run: OpenRun, rows: Sequence[Row], file: str) -> str:
     """What the network is, on what and how it was trained, how well it does, and how it is loaded, as Markdown."""
-    record, shape = run.record, run.preprocessing.image_shape
+    record, shape, threads = run.record, run.preprocessing.image_shape, run.record.num_threads or 1
     titles = [
         "network",
         "MB",
@@ -155,7 +155,8 @@ def model_card(run: OpenRun, rows: Sequence[Row], file: str) -> str:
             "\nAs exported, on the whole test set:\n",
             *(f"| {line} |" for line in table),
             "\nLatencies are medians, the networks in turns, "
-            f"{record.device if record.device and record.device.startswith('cpu') else 'on the CPU'}.\n",
+            f"{record.device if record.device and record.device.startswith('cpu') else 'on the CPU'}, "
+            f"{threads} thread{'s' if threads > 1 else ''}.\n",
             "## How it was trained\n",
             *fenced(without_places(record.command)),
             "",
