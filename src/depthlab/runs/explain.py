@@ -185,11 +185,9 @@ def draw_sheet(found: Sequence[Attributions], labels: Sequence[str] = ()) -> Ima
         top = HEAD + row * (tall + CAPTION)
         tiles = [overlay(first.images[row], np.zeros((height, width), np.float32))]
         tiles += [overlay(each.images[row], each.maps[row]) for each in found]
-        known = f"{labels[row]}, " if labels else ""
-        words = [
-            known + Path(first.names[row]).name,
-            *(f"{each.classes[row]} {each.confidence[row]:.2f}" for each in found),
-        ]
+        name = Path(first.names[row]).name
+        words = [f"{labels[row]}, {name}" if labels else name]
+        words += [f"{each.classes[row]} {each.confidence[row]:.2f}" for each in found]
         for column, (tile, word) in enumerate(zip(tiles, words, strict=True)):
             left = GAP + column * (wide + GAP)
             canvas.paste(Image.fromarray(tile.repeat(factor, 0).repeat(factor, 1)), (left, top))
