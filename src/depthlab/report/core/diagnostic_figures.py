@@ -191,6 +191,7 @@ def _draw_class_errors(axis: Any, members: Sequence[Members], classes: Sequence[
     axis.set(xlabel="test error of the class (%)", title=f"error by class{part}")
     axis.invert_yaxis()
     axis.grid(False, axis="y")
+    axis.set_axisbelow(True)
     axis.legend(loc="upper center", bbox_to_anchor=(0.4, -0.16), ncols=1)
 
 
