@@ -23,9 +23,9 @@ RATE = "optimizer.lr"
 FEWEST_RATES, FEWEST_DEPTHS = 3, 2
 NOTE = (
     "These trends are not among the four claims; where the experiment's file does not declare them, they are "
-    "exploration. The best rate of a seed is the one with the lowest error among the rates that were run; where several have that "
-    "error, their geometric mean. Trends are slopes of its logarithm over the logarithm of the depth, with 95 % "
-    "intervals whose standard deviations are at least those of rounding to the rates."
+    "exploration. The best rate of a seed is the one with the lowest error among the rates that were run; where several "
+    "have that error, their geometric mean. Trends are slopes of its logarithm over the logarithm of the depth, with "
+    "95 % intervals whose standard deviations are at least those of rounding to the rates."
 )
 
 
@@ -251,7 +251,7 @@ def _figure(families: Sequence[Family]) -> Figure:
     axes[0][0].minorticks_off()
     axes[0][0].set_xlabel("depth (weighted layers)")
     axes[0][0].set_ylabel("best learning rate")
-    axes[0][0].legend()
+    style.legend_below(axes[0][0], gap=0.16, columns=2)
     caption = (
         "Left: the best rate of each seed (small points) and their geometric mean with its 95 % interval, against "
         "depth. Right: error against the rate, a line through the means of each depth, and each run as a point; "
@@ -283,7 +283,7 @@ def _draw_errors(axis: Any, family: Family) -> None:
         axis.plot(rates, means, style.dashes(family.kind != "plain"), ms=4, label=str(each.depth), **look)
         for rate in rates:
             values = list(each.groups[rate].values(family.key).values())
-            axis.plot([rate * 1.05] * len(values), values, ".", color=look["color"], ms=3)
+            axis.plot([rate * (1.05 + 0.03 * idx)] * len(values), values, ".", color=look["color"], ms=3)
     group = next(iter(family.depths[0].groups.values()))
     rates = sorted({rate for each in family.depths for rate in each.groups})
     axis.set_xscale("log")
@@ -293,4 +293,4 @@ def _draw_errors(axis: Any, family: Family) -> None:
     axis.set_xlabel("learning rate")
     axis.set_ylabel(group.task.heading(family.key))
     axis.set_title(family.kind)
-    axis.legend(title="depth")
+    axis.legend(title="depth", loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
