@@ -23,9 +23,9 @@ RATE = "optimizer.lr"
 FEWEST_RATES, FEWEST_DEPTHS = 3, 2
 NOTE = (
     "These trends are not among the four claims; where the experiment's file does not declare them, they are "
-    "exploration. The best rate of a seed is the one with the lowest error among the rates that were run; where several "
-    "have that error, their geometric mean. Trends are slopes of its logarithm over the logarithm of the depth, with "
-    "95 % intervals whose standard deviations are at least those of rounding to the rates."
+    "exploration. The best rate of a seed is the one with the lowest error among the rates that were run; where "
+    "several have that error, their geometric mean. Trends are slopes of its logarithm over the logarithm of the "
+    "depth, with 95 % intervals whose standard deviations are at least those of rounding to the rates."
 )
 
 
