@@ -81,6 +81,8 @@ def test_early_stopping_goes_on_where_it_was(
     assert same_weights(whole, cut)
     assert results(whole) == results(cut)
     assert read_record(whole)["stopped_early"] == read_record(cut)["stopped_early"]
+    expected, state = (load_checkpoint(list_checkpoints(directory)[0])["callbacks"] for directory in (whole, cut))
+    assert repr(state) == repr(expected)  # with the epoch at which it stopped
 
 
 def test_early_stopping_cannot_read_the_test_set(compose_config: Compose) -> None:

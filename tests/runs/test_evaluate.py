@@ -129,7 +129,7 @@ def test_calibration_is_the_weighted_gap_of_the_bins() -> None:
     labels = np.array([1, *[0] * 19])
     found = assess.summarize(np.log(np.stack([confidence, 1 - confidence], axis=1)), labels, ["a", "b"])
     assert found["ece"] == pytest.approx(0.175, abs=1e-6)
-    assert found["reliability"] == [[pytest.approx(0.6), 0.9], [pytest.approx(0.95), 1.0]]
+    assert found["reliability"] == [[pytest.approx(0.6), 0.9, 10], [pytest.approx(0.95), 1.0, 10]]
     assert found["confused"] == [{"class": "b", "predicted": "a", "images": 1}]
     assert found["err"] == 5
 

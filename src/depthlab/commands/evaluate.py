@@ -128,7 +128,9 @@ def _keep(folder: Path, result: dict[str, Any]) -> None:
         if "summary" in result:
             from depthlab.report.core.diagnostic_figures import draw_reliability
 
-            draw_reliability(folder / "reliability.png", result["summary"]["reliability"], result["on"])
+            members = len(result["ensemble"]["runs"]) if "ensemble" in result else 1
+            who = result["run"] if members == 1 else f"{members} runs, their probabilities averaged"
+            draw_reliability(folder / "reliability.png", result["summary"]["reliability"], f"{who}\n{result['on']}")
     except OSError as error:
         raise InputError(f"out={folder}: it cannot be written ({error.strerror}).") from None
 

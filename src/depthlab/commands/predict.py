@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "json" in options:
         print(as_json(result))
     else:
-        _show(result, options.get("out"))
+        _show(result, Path(options["images"]), options.get("out"))
     return 0
 
 
@@ -106,16 +106,11 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
         raise InputError(f"out={path}: it cannot be written ({error.strerror}).") from None
 
 
-def _show(result: dict[str, Any], out: str | None) -> None:
+def _show(result: dict[str, Any], images: Path, out: str | None) -> None:
     console, rows = TextConsole(), result["images"]
     for note, count in result["notes"].items():
         console.print(Text(f"{count} of {len(rows)} images: {note}", style="dim"))
-    table = Table(Column("image", overflow="fold"), *_titles(rows[0])[1:], box=None)
-    for row in rows[:SHOWN]:
-        table.add_row(
-            *(Text(f"{100 * value:.1f} %" if isinstance(value, float) else str(value)) for value in row.values())
-        )
-    console.print(table)
+    console.print(_table(rows[:SHOWN], images))
     if len(rows) > SHOWN:
         console.print(f"and {len(rows) - SHOWN:,} more{'' if out else '; out=predictions.csv keeps all'}")
     if out:
@@ -123,15 +118,38 @@ def _show(result: dict[str, Any], out: str | None) -> None:
     if "error" in result:
         console.print(f"error {result['error']:.2f} % of {len(rows):,} images")
         if len(result["classes"]) <= CLASSES_SHOWN:
-            console.print(_confusion(result["classes"], result["confusion"]))
+            console.print(_confusion(console, result["classes"], result["confusion"]))
 
 
-def _titles(row: dict[str, Any]) -> list[str]:
-    return [name.replace("_", " ") for name in row]
-
-
-def _confusion(classes: list[str], matrix: list[list[int]]) -> Table:
-    table = Table("class / predicted", *(Column(Text(name)) for name in classes), box=None)
-    for name, row in zip(classes, matrix, strict=True):
-        table.add_row(Text(name), *(str(count) if count else "." for count in row))
+def _table(rows: list[dict[str, Any]], images: Path) -> Table:
+    """A line an image: its name within `images`, its class where the folder says it, the answer, the next classes."""
+    folder = images if images.is_dir() else images.parent
+    known = ["label"] if "label" in rows[0] else []
+    table = Table(Column("image", overflow="fold"), *known, "class", "confidence", box=None)
+    others = range(2, 2 + sum(name.startswith("class_") for name in rows[0]))
+    if others:
+        table.add_column("next")
+    for row in rows:
+        following = ", ".join(f"{row[f'class_{rank}']} {_percent(row[f'confidence_{rank}'])}" for rank in others)
+        cells = [str(Path(row["image"]).relative_to(folder)), *(row[name] for name in known), row["class"]]
+        table.add_row(*map(Text, (*cells, _percent(row["confidence"]), *([following] if others else []))))
     return table
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _confusion(console: TextConsole, classes: list[str], matrix: list[list[int]]) -> Table:
+    """Rows are classes, columns what they were taken for, by their numbers where the names are too long."""
+
+    def drawn(rows: Sequence[str], columns: Sequence[str]) -> Table:
+        table = Table("class / predicted", *(Column(Text(name), justify="right") for name in columns), box=None)
+        for name, row in zip(rows, matrix, strict=True):
+            table.add_row(Text(name), *(str(count) if count else "." for count in row))
+        return table
+
+    table = drawn(classes, classes)
+    if console.measure(table).maximum <= console.width:
+        return table
+    return drawn([f"{idx} {name}" for idx, name in enumerate(classes)], [str(idx) for idx in range(len(classes))])

@@ -72,7 +72,7 @@ def build_callbacks(
         state: what the run continues from, None at its start.
     """
     chosen = [spec.build() for spec in config.callbacks.values()]
-    callbacks: list[Callback] = [RestoreState(state)] if state else []
+    callbacks: list[Callback] = [RestoreState(state, plan.first_lightning_epoch)] if state else []
     callbacks += [stopwatch, curves, *chosen]
     if config.trainer.bn_statistics == "averaged":
         callbacks.append(AveragedBatchNorm(data, plan))

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from depthlab.errors import InputError
-from depthlab.training.lightning_counters import set_global_step
+from depthlab.training.lightning_counters import set_current_epoch, set_global_step
 from depthlab.training.meter import Totals
 from depthlab.training.module import SupervisedModule
 
@@ -45,10 +45,15 @@ class RestoreState(Callback):
     """Puts a captured state back, once Lightning has made the optimiser and before the first step.
 
     Weights and step are put back before, where the network is built.
+
+    Args:
+        state: what `capture` returned.
+        epoch: how many of Lightning's epochs are over.
     """
 
-    def __init__(self, state: dict[str, Any]) -> None:
+    def __init__(self, state: dict[str, Any], epoch: int) -> None:
         self.state = state
+        self.epoch = epoch
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Optimiser, loss scale, random state and meters."""
@@ -65,6 +70,7 @@ class RestoreState(Callback):
                 if callback.state_key in saved:
                     callback.load_state_dict(saved[callback.state_key])
         set_global_step(trainer, pl_module.step)
+        set_current_epoch(trainer, self.epoch)
 
 
 @contextmanager
