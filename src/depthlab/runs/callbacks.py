@@ -21,7 +21,7 @@ from depthlab.training.callbacks.progress import ProgressView
 from depthlab.training.callbacks.stopwatch import Stopwatch
 from depthlab.training.callbacks.weight_averaging import WeightAverage
 from depthlab.training.plan import Plan
-from depthlab.training.resume_state import RestoreState
+from depthlab.training.resume_state import RestoreState, UnsavedState
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class CallbackList:
     chosen: list[Callback]
     curves: MetricLogger
     stopwatch: Stopwatch
+    unsaved: UnsavedState
 
     @property
     def averages(self) -> WeightAverage | None:
@@ -80,7 +81,10 @@ def build_callbacks(
     title = f"{config.model.name} {name_repetition(config.seed, config.data.fold)}"
     metric = _primary_metric(config, data)
     callbacks += [Checkpoints(save, plan, stop), ProgressView(title, directory, plan, curves, metric)]
-    return CallbackList(callbacks, chosen, curves, stopwatch)
+    # One that only watches may begin anew.
+    counting = [callback for spec, callback in zip(config.callbacks.values(), chosen, strict=True) if spec.identity]
+    unsaved = UnsavedState(counting)
+    return CallbackList([*callbacks, unsaved], chosen, curves, stopwatch, unsaved)
 
 
 def build_diagnostics(config: TrainConfig, directory: Path, data: ImageDataModule, plan: Plan) -> list[Callback]:
