@@ -58,7 +58,7 @@ def test_runs_that_collapsed_onto_different_classes_show_one_run(tmp_path: Path)
     figure = confusion_matrices(only_setting(tmp_path))
     assert figure.drawing is not None
     assert [axis.get_title() for axis in figure.drawing.axes[:2]] == ["plain20 seed 1", "resnet20"]
-    assert "The runs of plain20 predict different single classes" in figure.caption
+    assert "Runs of plain20 predict mostly one class, and not the same one" in figure.caption
 
 
 def test_a_sweep_without_twins_has_its_confusion_too(tmp_path: Path) -> None:

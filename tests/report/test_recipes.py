@@ -16,7 +16,7 @@ from depthlab.report.core.collection import collect
 from depthlab.report.core.comparisons import Comparison, compare_recipes, sentence
 from depthlab.report.core.document import Section
 from depthlab.report.core.groups import find_settings, group_runs
-from depthlab.report.core.margin import declared_margin
+from depthlab.report.core.margin import declared_margin, declares
 from depthlab.report.core.search_section import search_sections
 from depthlab.report.depth_study.best_rate import find_families, rate_sections, slope
 from depthlab.report.report import make_report
@@ -121,7 +121,7 @@ def write_rates(root: Path, best: Mapping[str, float], noise: float = 0.0, seeds
 
 
 def rates_of(root: Path) -> Section:
-    (section,) = rate_sections(group_runs(collect([root]).runs))
+    (section,) = rate_sections(group_runs(collect([root]).runs), declared=True)
     return section
 
 
@@ -176,6 +176,15 @@ def test_a_depth_that_learns_at_no_rate_has_no_best_one(tmp_path: Path) -> None:
     section = rates_of(tmp_path)
     assert section.lines == ("plain, depth 110: no rate leaves the error clearly below chance, so none is the best.",)
     assert "depths 20, 56;" in section.findings[0].text
+
+
+def test_trends_that_no_file_declares_are_exploratory_and_get_no_verdict(tmp_path: Path) -> None:
+    write_rates(tmp_path, {"plain20": 0.1, "plain80": 0.01})
+    groups = group_runs(collect([tmp_path]).runs)
+    (section,) = rate_sections(groups)
+    assert section.findings == ()
+    assert section.lines[0].startswith("Exploratory, best rate, plain: The best rate changes by a factor of 0.32")
+    assert declares(["best_rate"], "best rate") and not declares(["digits_rate"], "best rate")
 
 
 def test_the_rates_with_the_lowest_training_error_stand_beside(tmp_path: Path) -> None:

@@ -446,8 +446,8 @@ def test_an_edit_of_our_code_and_of_an_extension_through_the_command_line(tmp_pa
     assert record.git is not None and record.code is not None
     assert (record.git["dirty"], record.code["diff"]) == (True, "code.diff")
     diff = (directory / "code.diff").read_text()
-    assert "\n-        f = self.survival(self.bn2(self.conv2(F.relu(" in diff
-    assert "\n+        f = self.survival(self.bn2(self.conv2(F.gelu(" in diff
+    assert "\n-        f = self.drop_path(self.bn2(self.conv2(F.relu(" in diff
+    assert "\n+        f = self.drop_path(self.bn2(self.conv2(F.gelu(" in diff
     assert "+++ b/src/depthlab_extensions/mine.py\n@@ -0,0 +1,1 @@\n+width = 3\n" in diff
     clone.git("stash", "-uq")
     (tmp_path / "code.diff").write_text(diff)

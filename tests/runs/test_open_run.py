@@ -375,7 +375,7 @@ def test_the_command_names_classes(
     assert main(arguments) == 0
     shown = capsys.readouterr().out
     assert "and 10 more\n30 rows in" in shown
-    assert re.search(rf"(?m)^ 0/\S+\.png +0 +{found['images'][0]['class']} +\d+\.\d % +\d \d+\.\d % *$", shown)
+    assert re.search(rf"(?m)^ 0/\S+\.png +0 +{found['images'][0]['class']} +\d+\.\d % +\d \d+\.\d *$", shown)
     assert all(text in shown for text in ("class / predicted", f"error {found['error']:.2f} % of 30 images"))
     done = command("-m", "depthlab", "predict", f"run={opened.place}", f"images={one}", "--json")
     assert json.loads(done.stdout)["images"][0]["class"] == opened.predict(one).top_names[0][0]
@@ -389,10 +389,14 @@ def test_a_terminal_of_80_columns_shows_every_word(
     classes = [f"automobile{idx}" for idx in range(8)]
     ranked = {f"{word}_{rank}": value for rank in (2, 3) for word, value in (("class", "bird"), ("confidence", 0.25))}
     row = {"image": f"{tmp_path}/a.png", "class": classes[0], "confidence": 0.5, **ranked, "label": classes[1]}
+    row["class"], written = "=1+1", tmp_path / "rows.csv"
+    predict_command._write(written, [row])
+    assert "'=1+1" in written.read_text()
+    row["class"] = classes[0]
     result = {"images": [row], "notes": {}, "error": 100.0, "classes": classes, "confusion": np.eye(8, dtype=int)}
     predict_command._show(result, tmp_path / "a.png", None)
     shown = capsys.readouterr().out
-    assert re.search(r"a\.png +automobile1 +automobile0 +50\.0 % +bird 25\.0 %, bird 25\.0 %", shown)
+    assert re.search(r"a\.png +automobile1 +automobile0 +50\.0 % +bird 25\.0, bird 25\.0", shown)
     assert (
         re.search(r"class / predicted +0 +1 +2", shown)
         and "7 automobile7" in shown

@@ -29,7 +29,7 @@ from depthlab.config.console import TextConsole
 from depthlab.config.program import key_values
 from depthlab.errors import InputError
 from depthlab.records.atomic_files import replacing
-from depthlab.shown_text import as_json
+from depthlab.shown_text import as_json, for_csv
 
 if TYPE_CHECKING:
     from depthlab.runs.open_run import OpenRun
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 OPTIONS = ("run", "images", "top", "out", "weights", "accelerator", "data_dir")
 SHOWN = 20  # rows on a terminal
 CLASSES_SHOWN = 20  # more make no table that can be read
+WIDEST = 10_000  # a table is no wider, where nothing cuts it
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -101,7 +102,8 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
         with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
-            writer.writerows(rows)
+            for row in rows:  # names of files and classes come from strangers
+                writer.writerow({key: for_csv(cell) if isinstance(cell, str) else cell for key, cell in row.items()})
     except OSError as error:
         raise InputError(f"out={path}: it cannot be written ({error.strerror}).") from None
 
@@ -128,16 +130,12 @@ def _table(rows: list[dict[str, Any]], images: Path) -> Table:
     table = Table(Column("image", overflow="fold"), *known, "class", "confidence", box=None)
     others = range(2, 2 + sum(name.startswith("class_") for name in rows[0]))
     if others:
-        table.add_column("next")
+        table.add_column("next, %")
     for row in rows:
-        following = ", ".join(f"{row[f'class_{rank}']} {_percent(row[f'confidence_{rank}'])}" for rank in others)
+        following = ", ".join(f"{row[f'class_{rank}']} {100 * row[f'confidence_{rank}']:.1f}" for rank in others)
         cells = [str(Path(row["image"]).relative_to(folder)), *(row[name] for name in known), row["class"]]
-        table.add_row(*map(Text, (*cells, _percent(row["confidence"]), *([following] if others else []))))
+        table.add_row(*map(Text, (*cells, f"{100 * row['confidence']:.1f} %", *([following] if others else []))))
     return table
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
 
 
 def _confusion(console: TextConsole, classes: list[str], matrix: list[list[int]]) -> Table:
@@ -150,6 +148,6 @@ def _confusion(console: TextConsole, classes: list[str], matrix: list[list[int]]
         return table
 
     table = drawn(classes, classes)
-    if console.measure(table).maximum <= console.width:
+    if console.measure(table, options=console.options.update(max_width=WIDEST)).maximum <= console.width:
         return table
     return drawn([f"{idx} {name}" for idx, name in enumerate(classes)], [str(idx) for idx in range(len(classes))])

@@ -43,9 +43,13 @@ def evaluate_run(path: str | Path, data_dir: str | None = None, accelerator: str
 
     Returns:
         Metrics by name, such as "test/err" in percent.
+
+    Raises:
+        InputError: the run did not finish, or its weights or data are absent or other ones.
     """
     directory = Path(path)
     record = read_record(directory)
+    check_finished(record, directory)
     config = check_recorded(record)
     say_other_code(config, record)
     _adapt(config, record, data_dir, accelerator)

@@ -20,7 +20,7 @@ from depthlab.runs.snapshot import FOLDER, remove_snapshot
 from depthlab.sweeps.devices import Devices, find_devices, gpu_names
 from depthlab.sweeps.job import RESULTS, Entry
 from depthlab.sweeps.live_view import Lines, LiveTable, readers_may_leave, remaining
-from depthlab.sweeps.preflight import Request, check_all, check_code, examine, freeze
+from depthlab.sweeps.preflight import Request, check_all, check_code, check_images, examine, freeze
 from depthlab.sweeps.queue import Command, Pool
 from depthlab.sweeps.runtime_estimate import Estimates, read_estimates
 from depthlab.sweeps.search import JobMaker, Search, tried
@@ -72,7 +72,7 @@ def launch(
     hardware = probe()
     jobs, repeated = check_all(requests, hardware)
     entries = examine(jobs)
-    repeated += check_code(jobs)
+    repeated += [*check_code(jobs), *check_images(jobs)]
     waiting = [entry for entry in entries if entry.state not in RESULTS]
     devices = find_devices(hardware, _wanted(waiting), settings.jobs_per_device)
     known = read_estimates(Path(jobs[0].config.paths.log_dir))

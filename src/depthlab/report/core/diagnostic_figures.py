@@ -83,7 +83,9 @@ def confusion_matrices(setting: Setting) -> Figure:
     caption = "Percent of each class's test images by predicted class, over all runs; wrong cells are shaded. "
     if any(single):
         labels = " and ".join(member.group.label for member, alone in zip(members, single, strict=True) if alone)
-        caption += f"The runs of {labels} predict different single classes, so the matrix is that of one run. "
+        caption += (
+            f"Runs of {labels} predict mostly one class, and not the same one, so the matrix is that of one run. "
+        )
     caption += f"Right: error of each class, a point a run, a bar at the mean. {described([m.group for m in members])}"
     if len(classes) > MOST_NAMED:
         caption += " Classes are numbered in the order of the record's data.classes."

@@ -16,16 +16,17 @@ from depthlab.report.core import style
 from depthlab.report.core.document import Finding, Section
 from depthlab.report.core.figures import Figure
 from depthlab.report.core.groups import LOST, Group
+from depthlab.report.core.margin import declares
 from depthlab.report.core.statistics import Difference, Sample, combine, summarize
 from depthlab.report.core.table import Table
 
 RATE = "optimizer.lr"
+CLAIM = "best rate"  # as an experiment's file names it
 FEWEST_RATES, FEWEST_DEPTHS = 3, 2
 NOTE = (
-    "These trends are not among the four claims; where the experiment's file does not declare them, they are "
-    "exploration. The best rate of a seed is the one with the lowest error among the rates that were run; where "
-    "several have that error, their geometric mean. Trends are slopes of its logarithm over the logarithm of the "
-    "depth, with 95 % intervals whose standard deviations are at least those of rounding to the rates."
+    "The best rate of a seed is the one with the lowest error among the rates that were run; where several have that "
+    "error, their geometric mean. Trends are slopes of its logarithm over the logarithm of the depth, with 95 % "
+    "intervals whose standard deviations are at least those of rounding to the rates."
 )
 
 
@@ -62,31 +63,43 @@ class Family:
         return [each for each in self.depths if each.learned]
 
 
-def rate_sections(groups: Sequence[Group]) -> list[Section]:
-    """The section of the best rates; none where no kind of network has enough rates and depths."""
+def rate_sections(groups: Sequence[Group], declared: bool | None = None) -> list[Section]:
+    """The section of the best rates; none where no kind of network has enough rates and depths.
+
+    Args:
+        groups: all groups of a report.
+        declared: whether the trends were claims before the runs; by default what the experiment's file states. Without
+            that they are exploration, and get no verdict.
+    """
     families = find_families(groups)
     if not families:
         return []
+    if declared is None:
+        declared = declares([str(run.record["name"]) for group in groups for run in group.runs], CLAIM)
     findings = [_trend_finding(family) for family in families if len(family.judged) >= FEWEST_DEPTHS]
     findings += _difference_finding(families)
-    lines = [
-        f"{family.kind}, depth {each.depth}: no rate leaves the error clearly below chance, so none is the best."
-        for family in families
-        for each in family.depths
-        if not each.learned
-    ]
+    explored = [] if declared else [f"Exploratory, {f.title[0].lower()}{f.title[1:]}: {f.text}" for f in findings]
     with style.look():
         figure = _figure(families)
     return [
         Section(
             "Best learning rate against depth",
-            tuple(findings),
-            tuple(lines),
+            tuple(findings) if declared else (),
+            (*explored, *_unlearned(families)),
             NOTE,
             (_table(families),),
             (figure,),
             in_terminal=True,
         )
+    ]
+
+
+def _unlearned(families: Sequence[Family]) -> list[str]:
+    return [
+        f"{family.kind}, depth {each.depth}: no rate leaves the error clearly below chance, so none is the best."
+        for family in families
+        for each in family.depths
+        if not each.learned
     ]
 
 
@@ -215,9 +228,9 @@ def _table(families: Sequence[Family]) -> Table:
                     *(training[::-1] if with_training else ()),
                 )
             )
-    header = ("networks", "depth", "rates", "n", "best rate", "95 % CI", "at the edge")
+    first = ("networks", "depth", "rates", "n", "best rate", "95 % CI", "at the edge")
     keys = [families[0].key, *([f"train/{task.primary}"] if with_training else [])]
-    header = (*header, *(title for key in keys for title in (f"rate of the lowest {task.heading(key)}", "its mean")))
+    header = (*first, *(title for key in keys for title in (f"rate of the lowest {task.heading(key)}", "its mean")))
     caption = (
         "Geometric mean of the seeds' best rates with its t interval; beside it the rate with the lowest mean error, "
         "and that error, which is exploration."

@@ -112,6 +112,20 @@ def _covers_runs_alone(claim: Claim) -> bool:
     return claim.title == TEST_CLAIM and found is not None and found.interval is not None and found.images is None
 
 
+def declared_pairs(setting: Setting) -> set[tuple[str, str, str]]:
+    """What the claims compare, as the labels of two groups and a metric."""
+    pairs = set()
+    for recipe in find_recipes(setting):
+        if recipe.ends is None:
+            continue
+        shallow, deep = recipe.ends
+        plain = {group.depth: group.label for group in recipe.plain}
+        residual = {group.depth: group.label for group in recipe.residual}
+        pairs |= {(plain[deep], plain[shallow], TRAIN), (residual[deep], residual[shallow], TRAIN)}
+        pairs |= {(plain[deep], residual[deep], key) for key in (TRAIN, TEST)}
+    return pairs
+
+
 def cell(group: Group, key: str) -> Cell:
     """A group's runs in one error."""
     return Cell(group.label, group.sample(key), len(group.diverged), group.num_settled(key))
