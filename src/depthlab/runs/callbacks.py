@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ProgressBar
 
 from depthlab.config.identity import find_key, flatten, name_repetition
 from depthlab.config.schema import TrainConfig, as_dict
@@ -52,6 +53,7 @@ def build_callbacks(
     directory: Path,
     data: ImageDataModule,
     plan: Plan,
+    chosen: list[Callback],
     curves: MetricLogger,
     stopwatch: Stopwatch,
     stop: StopRequest,
@@ -66,13 +68,13 @@ def build_callbacks(
         directory: the run's.
         data: its images.
         plan: its steps.
+        chosen: the callbacks of the configuration.
         curves: reads the meters.
         stopwatch: times the training.
         stop: asks the run to stop.
         save: writes a checkpoint.
         state: what the run continues from, None at its start.
     """
-    chosen = [spec.build() for spec in config.callbacks.values()]
     callbacks: list[Callback] = [RestoreState(state, plan.first_lightning_epoch)] if state else []
     callbacks += [stopwatch, curves, *chosen]
     if config.trainer.bn_statistics == "averaged":
@@ -80,8 +82,9 @@ def build_callbacks(
     callbacks += build_diagnostics(config, directory, data, plan)
     title = f"{config.model.name} {name_repetition(config.seed, config.data.fold)}"
     metric = _primary_metric(config, data)
-    callbacks += [Checkpoints(save, plan, stop), ProgressView(title, directory, plan, curves, metric)]
-    # One that only watches may begin anew.
+    draws = not any(isinstance(callback, ProgressBar) for callback in chosen)
+    callbacks += [Checkpoints(save, plan, stop), ProgressView(title, directory, plan, curves, metric, draws)]
+    # A callback that only watches may begin anew.
     counting = [callback for spec, callback in zip(config.callbacks.values(), chosen, strict=True) if spec.identity]
     unsaved = UnsavedState(counting)
     return CallbackList([*callbacks, unsaved], chosen, curves, stopwatch, unsaved)

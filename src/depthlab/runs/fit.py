@@ -45,6 +45,7 @@ class Fit:
         directory: the run's.
         data: its images.
         module: its network; `module.step` is where it goes on.
+        chosen: the callbacks of the configuration.
         journal: is told of checkpoints.
         stopwatch: times the training.
         state: what the run continues from, None at its start.
@@ -57,6 +58,7 @@ class Fit:
         directory: Path,
         data: ImageDataModule,
         module: SupervisedModule,
+        chosen: list[Callback],
         journal: Journal,
         stopwatch: Stopwatch,
         state: dict[str, Any] | None,
@@ -77,7 +79,7 @@ class Fit:
             with load_errors(state):
                 self.curves.restore(state["log"])
         self.callbacks = build_callbacks(
-            config, directory, data, self.plan, self.curves, self.stopwatch, self.stop, self.save, state
+            config, directory, data, self.plan, chosen, self.curves, self.stopwatch, self.stop, self.save, state
         )
         if state and not self._trains:
             self.callbacks.restore(state)
