@@ -232,7 +232,8 @@ def test_the_file_holds_machine_versions_n_command_and_every_measurement(command
 @pytest.mark.slow
 def test_end_to_end_every_quantity_is_measured_on_every_side(command: Command, tmp_path: Path) -> None:
     options = ("--models", "resnet20", "plain20", "--steps", "2", "--repeats", "2", "--starts", "2")
-    tree = measure(command, tmp_path, "cpu", *options, "--variant", "in fp32", "trainer.precision=32-true")
+    variant = ("--variant", "in fp32", "trainer.precision=32-true")
+    tree = measure(command, tmp_path, "cpu", *options, *variant)
     assert [comparison["title"] for comparison in tree["comparisons"]] == ["resnet20, digits", "plain20, digits"]
     for comparison in tree["comparisons"]:
         assert list(comparison["sides"]) == ["plain loop", "ours", "ours, in fp32"]
@@ -244,6 +245,22 @@ def test_end_to_end_every_quantity_is_measured_on_every_side(command: Command, t
             for name in ("images_per_second", "ms_per_step", "percent_outside_network", "loss"):
                 assert len(measured[name]) == 4 and all(value > 0 for value in measured[name]), name
             assert len(measured["peak_memory_mib"]) == len(measured["first_step_seconds"]) == 2
+
+
+@pytest.mark.slow
+def test_each_factor_changes_one_thing_of_the_plain_loop(command: Command, tmp_path: Path) -> None:
+    tree = measure(command, tmp_path, "cpu", "--models", "resnet20", "--steps", "2", "--repeats", "1", "--factors")
+    sides = tree["comparisons"][0]["sides"]
+    factors = [f"plain loop, {name}" for name in ("bf16", "channels last", "our batches", "compiled")]
+    assert list(sides) == ["plain loop", *factors, "ours"]
+    plain = "32-true, no TF32, contiguous, SGD one tensor at a time"
+    assert [sides[name]["settings"] for name in factors] == [
+        plain.replace("32-true", "bf16-mixed"),
+        plain.replace("contiguous", "channels last"),
+        plain,
+        plain,
+    ]
+    assert all(side["measurements"]["images_per_second"][0] > 0 for side in sides.values())
 
 
 @pytest.mark.slow

@@ -26,8 +26,8 @@ class CurveFileLogger(Logger):
 
     @property
     def name(self) -> str:
-        """What Lightning calls it."""
-        return "metrics.csv"
+        """The folder beside metrics.csv in which a ModelCheckpoint without `dirpath` writes."""
+        return "lightning"
 
     @property
     def version(self) -> str:

@@ -68,7 +68,7 @@ def draw_losses(results: Path, name: str) -> None:
         for idx, (side, values) in enumerate(losses.items()):
             look = {"color": style.COLOURS[(1, 0, *range(2, len(style.COLOURS)))[idx]], "marker": style.MARKERS[idx]}
             axes[0][0].plot(steps, values, "--" if idx == 0 else "-", markersize=3, linewidth=1.2, label=side, **look)
-        axes[0][0].set(xlabel="iterations", ylabel=f"training loss, mean of {tree['options']['steps']} steps")
+        axes[0][0].set(xlabel="steps", ylabel=f"training loss, mean of {tree['options']['steps']} steps")
         axes[0][0].legend()
     style.save(drawing, path.parent, name)
 

@@ -60,10 +60,14 @@ def probed_layers(network: nn.Module) -> list[str]:
 
 
 def probe_steps(max_steps: int, val_every_steps: int) -> frozenset[int]:
-    """The validation boundaries at which gradients are measured: evenly spread, and the last step always."""
-    boundaries = [*range(val_every_steps, max_steps, val_every_steps), max_steps]
-    num_probes = min(MOST_PROBES, len(boundaries), max(1, max_steps // STEPS_PER_PROBE))
-    return frozenset(boundaries[(idx + 1) * len(boundaries) // num_probes - 1] for idx in range(num_probes))
+    """The validation boundaries at which gradients are measured: the last, and those nearest to a geometric series.
+
+    Gradients change most at the beginning.
+    """
+    boundaries = np.array([*range(val_every_steps, max_steps, val_every_steps), max_steps])
+    num_probes = min(MOST_PROBES, max(1, max_steps // STEPS_PER_PROBE))
+    wanted = np.geomspace(boundaries[-1], boundaries[0], num_probes)
+    return frozenset(int(boundaries[np.abs(boundaries - step).argmin()]) for step in wanted)
 
 
 def gradient_norms(
@@ -116,7 +120,7 @@ class GradientNorms(Callback):
         self.series: dict[int, NDArray[np.float32]] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure the initial weights, or go on with what an earlier stretch measured."""
+        """Measure the initial weights, or go on with what an earlier segment measured."""
         assert isinstance(pl_module, SupervisedModule)
         self.layers = probed_layers(pl_module.network)
         if not trainer.is_global_zero or not self.layers:
@@ -127,7 +131,7 @@ class GradientNorms(Callback):
             self.series = self._earlier(pl_module.step)
 
     def _earlier(self, last_step: int) -> dict[int, NDArray[np.float32]]:
-        """What an earlier stretch measured up to a step; a damaged file costs these measurements alone."""
+        """What an earlier segment measured up to a step; a damaged file costs these measurements alone."""
         path = arrays_path(self.directory, "gradients")
         try:
             arrays = load_arrays(self.directory, "gradients")

@@ -36,10 +36,17 @@ class ProgressView(Callback):
         plan: the end of the run, and the images of a step.
         curves: has the latest values.
         metric: the name, title and unit of the metric that is shown beside the loss.
+        draws: False where a progress bar of Lightning's shows the run; progress.json is written all the same.
     """
 
     def __init__(
-        self, title: str, directory: Path, plan: Plan, curves: MetricLogger, metric: tuple[str, str, str]
+        self,
+        title: str,
+        directory: Path,
+        plan: Plan,
+        curves: MetricLogger,
+        metric: tuple[str, str, str],
+        draws: bool = True,
     ) -> None:
         self.title = title
         self.directory = directory
@@ -47,6 +54,7 @@ class ProgressView(Callback):
         self.images_per_step = plan.images_per_step
         self.curves = curves
         self.metric = metric
+        self.draws = draws
         self.console = TextConsole()
         self._bar: Progress | None = None
         self._status: Status | None = None
@@ -60,7 +68,7 @@ class ProgressView(Callback):
         assert isinstance(pl_module, SupervisedModule)
         self._first_step = self._warm_step = pl_module.step
         self._warm_at = self._printed_at = time.monotonic()
-        if trainer.is_global_zero and self.console.is_terminal:
+        if self.draws and trainer.is_global_zero and self.console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
             self._bar = Progress(*columns, console=self.console, transient=True)
             self._bar.add_task(self.title, total=self.max_steps, completed=pl_module.step, text="")
@@ -87,7 +95,7 @@ class ProgressView(Callback):
         assert isinstance(pl_module, SupervisedModule)
         if trainer.is_global_zero:
             self._write(pl_module.step, None, None)
-            if self.console.is_terminal:
+            if self.draws and self.console.is_terminal:
                 self._status = self.console.status(f"{self.title}  measuring every split with the last weights")
                 self._status.start()
 
@@ -114,7 +122,7 @@ class ProgressView(Callback):
         text = "  ".join([*parts, f"left {clock(seconds_left)}"])
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=module.step, text=text)
-        elif now - self._printed_at >= PRINT_EVERY_SECONDS:
+        elif self.draws and now - self._printed_at >= PRINT_EVERY_SECONDS:
             self._printed_at = now
             print(f"{self.title}  {text}", flush=True)
         if now - self._written_at >= WRITE_EVERY_SECONDS:
