@@ -106,8 +106,8 @@ def decode(path: Path, image_size: int | None) -> Bytes:
     picture, _ = open_picture(path, "RGB")
     if image_size is not None and max(picture.size) > MOST_ASPECT * min(picture.size):
         raise InputError(
-            f"{path} is {picture.width}x{picture.height} pixels: a strip, of which data.image_size={image_size} "
-            "would cut out next to nothing. Remove it."
+            f"{path} is {picture.width}x{picture.height} pixels, too narrow a strip for data.image_size={image_size}. "
+            "Remove it."
         )
     return np.asarray(picture if image_size is None else fit_square(picture, image_size), dtype=np.uint8)
 

@@ -109,7 +109,7 @@ class SupervisedModule(LightningModule):
         self.automatic_optimization = False
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compile what training computes; evaluation and whoever looks into the network meet it as it is."""
+        """Compile the forward pass of training; evaluation and diagnostics use the eager network."""
         self.train_forward = torch.compile(self.network.forward, *args, **kwargs)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:

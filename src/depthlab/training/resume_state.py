@@ -1,4 +1,4 @@
-"""Everything that a run needs to go on as if it had never stopped, as tensors and plain data."""
+"""The state from which a run continues exactly, as tensors and plain data."""
 
 from __future__ import annotations
 

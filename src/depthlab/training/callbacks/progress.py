@@ -32,7 +32,7 @@ class ProgressView(Callback):
 
     Args:
         title: the run's name in the bar.
-        directory: where progress.json is written for whoever watches from another process.
+        directory: where progress.json is written for other processes, such as `status`.
         plan: the end of the run, and the images of a step.
         curves: has the latest values.
         metric: the name, title and unit of the metric that is shown beside the loss.
