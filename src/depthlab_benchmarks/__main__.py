@@ -28,7 +28,7 @@ from depthlab.errors import InputError
 from depthlab_benchmarks.inputs import compare_inputs
 from depthlab_benchmarks.measure import Comparison
 from depthlab_benchmarks.memory import compare_memory
-from depthlab_benchmarks.settings import Settings
+from depthlab_benchmarks.settings import FACTORS, Settings
 from depthlab_benchmarks.sides import SideFailed
 from depthlab_benchmarks.startup import measure_startup
 from depthlab_benchmarks.sweep import compare_sweeps
@@ -111,6 +111,12 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--variant", action="append", nargs="+", default=[], metavar="NAME KEY=VALUE", help="one more side of ours"
     )
+    parser.add_argument(
+        "--factors",
+        nargs="*",
+        choices=FACTORS,
+        help="modes cpu and gpu: also the plain loop with one of these alone (without a name: with each)",
+    )
     parser.add_argument("--out", type=Path, help="the JSON file (logs/benchmark/MODE.json)")
     arguments = parser.parse_args()
     for key, value in DEFAULTS[arguments.mode].items():
@@ -138,6 +144,7 @@ def _settings(arguments: argparse.Namespace, folder: Path) -> Settings:
         accelerator=accelerator,
         overrides=tuple(arguments.override),
         variants={name: tuple(overrides) for name, *overrides in arguments.variant},
+        factors=() if arguments.factors is None else tuple(arguments.factors or FACTORS),
         jobs=tuple(arguments.jobs),
     )
 

@@ -10,6 +10,9 @@ from typing import Any
 from depthlab_benchmarks.recipe import COMMON, compose, write_config
 from depthlab_benchmarks.sides import Side
 
+# What the plain loop can take over from this project, by the name on the command line and in tables.
+FACTORS = {"bf16": "bf16", "channels_last": "channels last", "batches": "our batches", "compiled": "compiled"}
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -26,6 +29,7 @@ class Settings:
         accelerator: as `trainer.accelerator`.
         overrides: added to the recipe of every side.
         variants: further sides of ours, with overrides of their own.
+        factors: further sides of the plain loop, each with one thing that ours does otherwise.
         jobs: jobs at a time, each a side of mode sweep.
         warmup_steps: of each side before its first turn.
     """
@@ -40,6 +44,7 @@ class Settings:
     accelerator: str
     overrides: tuple[str, ...] = ()
     variants: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    factors: tuple[str, ...] = ()
     jobs: tuple[int, ...] = (1, 2)
     warmup_steps: int = 5
 

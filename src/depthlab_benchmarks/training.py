@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from depthlab_benchmarks.measure import Comparison, alternate
-from depthlab_benchmarks.settings import Settings
+from depthlab_benchmarks.settings import FACTORS, Settings
 from depthlab_benchmarks.sides import Side, Turn
 
 LOOP = "plain loop"
@@ -14,12 +14,16 @@ BARE = "bare loop"
 
 
 def compare_with_baseline(settings: Settings) -> list[Comparison]:
-    """For each network: the plain loop, ours, and ours with each variant's overrides."""
+    """For each network: the plain loop, it with each factor alone, ours, and ours with each variant's overrides."""
     comparisons = []
     for model in settings.models:
         path, tree = settings.composed(model)
         baseline = partial(Side, "depthlab_benchmarks.baseline", [str(path), str(settings.num_workers)])
-        starters: dict[str, Callable[[], Side]] = {LOOP: baseline, "ours": partial(settings.ours, model)}
+        starters: dict[str, Callable[[], Side]] = {LOOP: baseline}
+        for factor in settings.factors:
+            arguments = [str(path), str(settings.num_workers), factor]
+            starters[f"{LOOP}, {FACTORS[factor]}"] = partial(Side, "depthlab_benchmarks.baseline", arguments)
+        starters["ours"] = partial(settings.ours, model)
         for name, overrides in settings.variants.items():
             starters[f"ours, {name}"] = partial(settings.ours, model, *overrides)
         comparison = Comparison(f"{model}, {settings.data}", "images_per_second", LOOP)

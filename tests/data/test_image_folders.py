@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 
 from depthlab.config.registry import lookup
 from depthlab.data.batch import SPLITS
 from depthlab.data.datamodule import ImageDataModule
 from depthlab.data.device_images import DeviceImages
-from depthlab.data.image_files import FileImages, decode
+from depthlab.data.image_files import FileImages, decode, fit_square
 from depthlab.data.streamed_images import MOST_PENDING, StreamedImages, send_together
 from depthlab.errors import InputError
 
@@ -122,6 +123,21 @@ def test_images_of_any_size_are_scaled_by_their_shorter_side_and_cut_to_the_cent
     assert image.shape == (10, 10, 3)
     assert (image[:, 1:-1] == 200).all()
     assert decode(tmp_path / "wide.png", 40).shape == (40, 40, 3)
+
+
+def test_scaling_and_cutting_are_torchvisions_to_the_pixel() -> None:
+    random = np.random.RandomState(0)
+    for size in (8, 32, 33):
+        for height, width in ((8, 8), (32, 33), (33, 32), (7, 91), (100, 75), (641, 427), (50, 51), (3, 299)):
+            picture = Image.fromarray(random.randint(0, 256, (height, width, 3)).astype(np.uint8))
+            scaled = v2.functional.resize(picture, [size], antialias=True)
+            expected = v2.functional.center_crop(scaled, [size, size])
+            assert np.array_equal(fit_square(picture, size, ""), expected)
+
+
+def test_a_strip_is_refused_before_it_is_scaled() -> None:
+    with pytest.raises(InputError, match=r"a.png is 400000x1 pixels: a strip, of which a square of 224"):
+        fit_square(Image.new("L", (400_000, 1)), 224, "a.png")
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1", "I;16"])

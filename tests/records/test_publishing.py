@@ -197,7 +197,7 @@ def test_pages_are_tidied_once_and_for_all(tmp_path: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == [
         *("README.md", "curves.csv.gz", "diagnostics.npz", "figures", "records.jsonl", "report.html", "tables.csv")
     ]
-    assert sorted(path.name for path in (folder / "figures").iterdir()) == ["a.png", "b.png", "c.png"]
+    assert sorted(path.name for path in (folder / "figures").iterdir()) == ["a.png", "b.png"]
     assert (folder / "tables.csv").read_text() == "# errors\na,b\n1,2\n"
     readme, page = (folder / "README.md").read_text(), (folder / "report.html").read_text()
     assert "T [1]: see [report.html](report.html)." in readme and "(tables/)" not in readme

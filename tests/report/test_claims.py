@@ -13,9 +13,11 @@ from scipy import stats
 
 from depthlab.report.core.collection import collect
 from depthlab.report.core.groups import Setting, find_settings, group_runs
+from depthlab.report.core.side_by_side import Sweep
 from depthlab.report.depth_study.claims import Claim
 from depthlab.report.depth_study.image_variance import image_variance, two_way
-from depthlab.report.depth_study.quads import Judgement, judge_setting, trend
+from depthlab.report.depth_study.quads import RUNS_ALONE, Judgement, judge_setting, trend
+from depthlab.report.depth_study.study import claims_sections
 
 from .synthetic import write_run
 
@@ -157,6 +159,17 @@ def test_two_recipes_with_two_depths_each_get_a_judgement_each(tmp_path: Path) -
     assert len(judged(tmp_path, PAPER)) == 2
 
 
+def test_beside_a_named_recipe_networks_go_by_their_names(tmp_path: Path) -> None:
+    for rate in (0.01, 0.1):
+        judged(tmp_path, PAPER, overrides={"optimizer.lr": rate})
+    found = collect([tmp_path])
+    groups = group_runs(found.runs)
+    sections = claims_sections([Sweep("s", found, tuple(groups), tuple(find_settings(groups)))])
+    assert sorted(section.heading for section in sections) == ["Findings (lr=0.01)", "Findings (lr=0.1)"]
+    for section in sections:
+        assert section.findings[0].text.startswith("plain56 trains 3.53 points worse than plain20 (95 % CI")
+
+
 def test_missing_kinds_are_no_depth_study(tmp_path: Path) -> None:
     assert judged(tmp_path, {"plain20": [9.0, 9.1], "plain56": [9.0, 9.1]}) == []
 
@@ -179,15 +192,19 @@ def _write_predictions(directory: Path, wrong: np.ndarray[Any, Any]) -> None:
     np.savez(directory / "diagnostics" / "predictions.npz", label=label, predicted=predicted)
 
 
-def _with_predictions(root: Path, num_test: int) -> Setting:
-    """Three runs each of two networks, which miss the same 40 % and 10 % of 400 stored test images in every run."""
+def _with_predictions(root: Path, num_test: int, shallow: bool = False) -> Setting:
+    """Three runs each of two networks, which miss the same 40 % and 10 % of 400 stored test images in every run.
+
+    `shallow` adds networks of 20 layers, with a training error that makes claims A and B true.
+    """
     rng = np.random.default_rng(0)
     hard = rng.uniform(0, 1, 400)
-    for network, rate in (("plain56", 0.4), ("resnet56", 0.1)):
+    rates = {"plain56": 0.4, "resnet56": 0.1, **({"plain20": 0.1, "resnet20": 0.1} if shallow else {})}
+    for network, rate in rates.items():
         for seed in (1, 2, 3):
             wrong = hard < rate
             error = 100 * float(wrong.mean())
-            directory = write_run(root, network, seed, 5.0, error, points=0)
+            directory = write_run(root, network, seed, error if shallow else 5.0, error, points=0)
             record = directory / "record.json"
             record.write_text(record.read_text().replace('"num_test": 10000', f'"num_test": {num_test}'))
             _write_predictions(directory, wrong)
@@ -206,6 +223,18 @@ def test_on_a_small_test_set_the_interval_covers_images_too(tmp_path: Path) -> N
     half = math.hypot(of_runs, stats.t.ppf(0.975, 399) * math.sqrt(share[0]))
     difference = two_way(plain, residual, "test/err")
     assert difference.interval == pytest.approx((difference.mean - half, difference.mean + half))
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_the_claim_on_test_error_says_whether_its_interval_covers_images(tmp_path: Path, missing: bool) -> None:
+    setting = _with_predictions(tmp_path, num_test=400, shallow=True)
+    if missing:
+        deep = next(group for group in setting.groups if group.label == "plain56")
+        (deep.runs[0].directory / "diagnostics" / "predictions.npz").unlink()
+    (judgement,) = judge_setting(setting)
+    sentence = "The interval covers the choice of the 400 test images too."
+    assert [sentence in claim.text for claim in judgement.claims] == [False, False, not missing, False]
+    assert (RUNS_ALONE in judgement.notes) == missing
 
 
 @pytest.mark.parametrize("what", ["large", "missing", "other images", "other predictions"])

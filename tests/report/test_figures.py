@@ -58,7 +58,7 @@ def test_runs_that_collapsed_onto_different_classes_show_one_run(tmp_path: Path)
     figure = confusion_matrices(only_setting(tmp_path))
     assert figure.drawing is not None
     assert [axis.get_title() for axis in figure.drawing.axes[:2]] == ["plain20 seed 1", "resnet20"]
-    assert "The runs of plain20 predict different single classes" in figure.caption
+    assert "Runs of plain20 predict mostly one class, and not the same one" in figure.caption
 
 
 def test_a_sweep_without_twins_has_its_confusion_too(tmp_path: Path) -> None:
@@ -85,6 +85,20 @@ def test_the_line_is_broken_where_the_recipe_changes_and_at_unsettled_cells(tmp_
     caption = error_vs_depth(setting).caption
     assert "Lines are broken where the recipe changes. Only some runs of plain32 settled, so no mean" in caption
     assert "n = 3; 64,000 steps; optimizer sgd; lr 0.1" in caption
+
+
+def test_every_interval_ends_inside_the_logarithmic_panel(tmp_path: Path) -> None:
+    errors = {"plain20": (1.0, 1.4, 1.8), "plain56": (12.0, 30.0, 88.0), "resnet20": (1.0, 1.2, 1.1)}
+    for network, values in errors.items():
+        for seed, value in enumerate(values):
+            write_run(tmp_path, network, seed, value, value, points=0)
+    setting = only_setting(tmp_path)
+    lowest = min(group.summary("train/err").low or 0.0 for group in setting.groups if group.network != "plain56")
+    figure = error_vs_depth(setting)
+    assert figure.drawing is not None
+    linear, logarithmic = figure.drawing.axes[0], figure.drawing.axes[2]
+    assert 0 < logarithmic.get_ylim()[0] < lowest
+    assert linear.get_ylim()[1] == pytest.approx(1.08 * 88.0)  # not the 100 of an interval that is not drawn
 
 
 def test_steps_to_reach_an_error(tmp_path: Path) -> None:

@@ -82,6 +82,24 @@ def test_published_numbers_stand_above_ours(tmp_path: Path) -> None:
     assert "| residual, five seeds | 8.13 ± 0.20 | 7.67 ± 0.47 | 7.31 ± 0.35 | 6.93 ± 0.23 | - |" in text
     assert "| **residual, here** | - | - | - | 6.90 (one run) | - |" in text
     assert "| **plain, here** | - | - | - | - | - |" in text
+    assert "- Ours are not comparable. No published number was made under these conditions: data.val_size is" in text
+
+
+def test_comparable_runs_carry_the_verdict_on_the_published_number(tmp_path: Path) -> None:
+    for seed, test in enumerate([8.7, 8.75, 8.8], start=1):
+        write_run(tmp_path / "full", "resnet20", seed, 0.1, test, {"data.val_size": 0}, points=0)
+    lines = filled("published", "full", tmp_path).splitlines()
+    assert "- resnet20: reproduced. Ours 8.75 ± 0.05 (95 % CI 8.63 to 8.87), paper 8.75." in lines
+    assert not any("five seeds" in line for line in lines if line.startswith("- "))
+
+
+def test_several_recipes_have_rows_of_their_own(tmp_path: Path) -> None:
+    for rate in (0.01, 0.1):
+        for network, error in (("plain20", 1.0), ("plain56", 5.0), ("resnet20", 1.0)):
+            write_run(tmp_path / "r", network, 1, error + rate, 9.0, {"optimizer.lr": rate}, points=0)
+    lines = filled("depths", "r", tmp_path).splitlines()
+    assert "| plain, lr=0.01, training | 1.01 (one run) | 5.01 (one run) |" in lines
+    assert "| residual, lr=0.1, training | 1.10 (one run) | - |" in lines
 
 
 def test_recipes_carry_the_interval_that_decides(tmp_path: Path) -> None:
@@ -117,6 +135,16 @@ def test_speed_names_machine_versions_command_and_n(tmp_path: Path) -> None:
     assert "| resnet20 | img/s | n | ratio (quartiles) |" in text
     assert "| ours | 1012 | 3 | 2.30 (2.25 to 2.36) |" in text
     assert "a processor, 2 cores; torch 2.15.0; `python scripts/benchmark.py cpu`" in text
+
+
+def test_speed_names_the_settings_of_each_side_where_they_are_known(tmp_path: Path) -> None:
+    (tmp_path / "benchmarks").mkdir()
+    known = {name: {**side, "settings": f"32-true, {name}"} for name, side in SIDES.items()}
+    tree = BENCHMARK | {"comparisons": [{"title": "resnet20", "sides": known}]}
+    (tmp_path / "benchmarks" / "gpu.json").write_text(json.dumps(tree))
+    lines = filled("speed", "gpu", tmp_path).splitlines()
+    place = lines.index("- plain loop: 32-true, plain loop")
+    assert lines[place - 1 : place + 3] == ["", "- plain loop: 32-true, plain loop", "- ours: 32-true, ours", ""]
 
 
 def test_an_unknown_block_is_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from depthlab.report.core.collection import collect
 from depthlab.report.core.comparisons import Comparison, compare_recipes, sentence
 from depthlab.report.core.document import Section
 from depthlab.report.core.groups import find_settings, group_runs
-from depthlab.report.core.margin import declared_margin
+from depthlab.report.core.margin import declared_margin, declares
 from depthlab.report.core.search_section import search_sections
 from depthlab.report.depth_study.best_rate import find_families, rate_sections, slope
 from depthlab.report.report import make_report
@@ -121,7 +121,7 @@ def write_rates(root: Path, best: Mapping[str, float], noise: float = 0.0, seeds
 
 
 def rates_of(root: Path) -> Section:
-    (section,) = rate_sections(group_runs(collect([root]).runs))
+    (section,) = rate_sections(group_runs(collect([root]).runs), declared=True)
     return section
 
 
@@ -131,12 +131,12 @@ def test_the_slope_of_the_best_rate_is_found(tmp_path: Path) -> None:
     plain, residual, difference = rates_of(tmp_path).findings
     assert plain.title == "Best rate, plain"
     assert plain.word == "falls with depth"
-    assert plain.text.startswith("times 0.32 for each doubling of depth (95 % CI 0.")
+    assert plain.text.startswith("The best rate changes by a factor of 0.32 for each doubling of depth (95 % CI 0.")
     assert "depths 20, 38, 80; n = 3 a depth" in plain.text
     assert (residual.title, residual.word) == ("Best rate, residual", "no trend shown")
-    assert residual.text.startswith("times 1.00 for each doubling")
+    assert residual.text.startswith("The best rate changes by a factor of 1.00 for each doubling")
     assert difference.word == "differ"
-    assert difference.text.startswith("the factor of plain networks is 0.32 times that of residual ones")
+    assert difference.text.startswith("The factor of plain networks is 0.32 times that of residual ones")
     (table,) = rates_of(tmp_path).tables
     assert [row[:5] for row in table.rows if row[0] == "plain"] == [
         ("plain", 20, 7, 3, 0.1), ("plain", 38, 7, 3, 0.032), ("plain", 80, 7, 3, 0.01),
@@ -176,6 +176,27 @@ def test_a_depth_that_learns_at_no_rate_has_no_best_one(tmp_path: Path) -> None:
     section = rates_of(tmp_path)
     assert section.lines == ("plain, depth 110: no rate leaves the error clearly below chance, so none is the best.",)
     assert "depths 20, 56;" in section.findings[0].text
+
+
+def test_trends_that_no_file_declares_are_exploratory_and_get_no_verdict(tmp_path: Path) -> None:
+    write_rates(tmp_path, {"plain20": 0.1, "plain80": 0.01})
+    groups = group_runs(collect([tmp_path]).runs)
+    (section,) = rate_sections(groups)
+    assert section.findings == ()
+    assert section.lines[0].startswith("Exploratory, best rate, plain: The best rate changes by a factor of 0.32")
+    assert declares(["best_rate"], "best rate") and not declares(["digits_rate"], "best rate")
+
+
+def test_the_rates_with_the_lowest_training_error_stand_beside(tmp_path: Path) -> None:
+    for network in ("plain20", "plain56"):
+        for rate, train, val in ((0.01, 0.0, 9.0), (0.1, 0.0, 5.0), (1.0, 3.0, 6.0)):
+            metrics = {"metrics": {"train/err": train, "val/err": val, "test/err": val}}
+            write_run(tmp_path, network, 1, train, val, {"optimizer.lr": rate}, metrics, points=0)
+    (table,) = rates_of(tmp_path).tables
+    assert table.header[-4:] == (
+        *("rate of the lowest validation error (%)", "its mean", "rate of the lowest training error (%)", "its mean"),
+    )
+    assert [row[-4:] for row in table.rows] == [("0.1", 5.0, "0.01, 0.1", 0.0)] * 2
 
 
 def test_two_rates_or_one_depth_have_no_section(tmp_path: Path) -> None:

@@ -107,6 +107,16 @@ def test_the_error_table_is_recomputed_from_the_records(sweep: Path) -> None:
     assert len(rows) == 16  # 4 networks, 4 errors
 
 
+def test_what_the_claims_compare_is_not_called_exploratory_beside_them(sweep: Path) -> None:
+    rows = _rows(sweep / "report" / "tables" / "comparisons.csv")
+    assert {(row["difference"], row["metric"]) for row in rows} == {
+        ("plain20 - resnet20", "training error"),
+        ("plain20 - resnet20", "test error"),
+        ("plain56 - plain20", "test error"),
+        ("resnet56 - resnet20", "test error"),
+    }
+
+
 def test_an_unfinished_sweep_reports_what_there_is(tmp_path: Path) -> None:
     for seed in (1, 2):
         write_run(tmp_path, "plain20", seed, 1.0 + seed / 10, 9.0)

@@ -7,6 +7,7 @@ import json
 import re
 import statistics
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -139,3 +140,111 @@ def test_every_run_is_still_called_by_what_it_is(records: dict[str, list[Record]
 
 def _with_hash_of_weights(config: dict[str, object], record: Record) -> dict[str, object]:
     return {**config, "model.weights": record.weights["content"]} if record.weights else config
+
+
+def errors_of(records: list[Record], network: str, key: str = "train/err", rate: float | None = None) -> list[float]:
+    """The errors of a network's runs by seed; at one learning rate where several were run."""
+    chosen = [r for r in records if r.model["name"] == network and rate in (None, r.config["optimizer"]["lr"])]
+    return [record.metrics[key] or 0.0 for record in sorted(chosen, key=lambda record: record.seed)]
+
+
+def repeated(records: dict[str, list[Record]]) -> int:
+    """How many runs of digits_rate have every number of the run of digits_depth with their name."""
+    before = {record.run: record.metrics for record in records["digits_depth"]}
+    return sum(before.get(record.run) == record.metrics for record in records["digits_rate"])
+
+
+def epochs(record: Record) -> float:
+    return record.steps * record.config["data"]["batch_size"] / record.data["num_train"]
+
+
+def between(values: list[float], low: float, high: float) -> bool:
+    return bool(values) and low <= min(values) and max(values) <= high
+
+
+R = dict[str, list[Record]]
+# The README's own sentences on results, each with what the records must say for it.
+SAID: list[tuple[str, Callable[[R], bool]]] = [
+    ("CIFAR-10 in a twentieth of the length", lambda r: r["cifar10_depth_short"][0].steps * 20 < 64_000),
+    ("3,000 steps are 8.5 epochs.", lambda r: round(epochs(r["cifar10_depth_short"][0]), 1) == 8.5),
+    (
+        "In every pair resnet56 ends behind resnet20 here",
+        lambda r: all(
+            min(errors_of(r["cifar10_depth_short"], "resnet56", key))
+            > max(errors_of(r["cifar10_depth_short"], "resnet20", key))
+            for key in ("train/err", "test/err")
+        ),
+    ),
+    ("MNIST, 500 images of each digit, 10.2 epochs", lambda r: round(epochs(r["mnist_depth"][0]), 1) == 10.2),
+    ("MNIST, 500 images of each digit", lambda r: r["mnist_depth"][0].config["data"]["images_per_class"] == 500),
+    ("its table is of three", lambda r: len(errors_of(r["mnist_depth"], "plain20")) == 3),
+    (
+        "Residual networks of up to 56 layers reach 0 % or nearly so.",
+        lambda r: all(between(errors_of(r["digits_depth"], f"resnet{depth}"), 0, 0.5) for depth in (20, 32, 44, 56)),
+    ),
+    (
+        "With 110 layers their training error depends on the seed",
+        lambda r: (
+            min(errors_of(r["digits_depth"], "resnet110")) == 0.0 and max(errors_of(r["digits_depth"], "resnet110")) > 5
+        ),
+    ),
+    (
+        "plain110 stays near chance at all three",
+        lambda r: between(errors_of(r["digits_rate"], "plain110"), 85, 95),
+    ),
+    ("are equal to the last digit (30 of 30 runs)", lambda r: repeated(r) == 30),
+    ("The same at three learning rates", lambda r: len({x.config["optimizer"]["lr"] for x in r["digits_rate"]}) == 3),
+    (
+        "Of plain56 at 0.01 some runs count as settled and others stay near chance",
+        lambda r: (
+            min(errors_of(r["digits_rate"], "plain56", rate=0.01)) < 45
+            and max(errors_of(r["digits_rate"], "plain56", rate=0.01)) > 67.5
+        ),
+    ),
+    (
+        "fifty images of each of CIFAR-10's six animals",
+        lambda r: all(
+            (x.config["data"]["images_per_class"], len(x.data["classes"])) == (50, 6) for x in r["scratch_vs_transfer"]
+        ),
+    ),
+    ("ResNet-20 that was trained on its four vehicles", lambda r: len(r["pretrain_vehicles"][0].data["classes"]) == 4),
+    ("Five-fold cross-validation", lambda r: {x.config["data"]["fold"] for x in r["folds_digits"]} == set(range(5))),
+    ("seeds were added after the first twenty had been seen", lambda r: len(r["precision_digits"]) == 4 * 40),
+]
+
+
+@pytest.mark.parametrize(("sentence", "holds"), SAID, ids=[sentence for sentence, _ in SAID])
+def test_the_readmes_own_sentences_follow_from_the_records(
+    records: R, sentence: str, holds: Callable[[R], bool]
+) -> None:
+    assert sentence in own_sentences()
+    assert holds(records)
+
+
+def test_the_verdicts_that_the_readme_repeats_are_those_of_the_claims() -> None:
+    findings = fill("<!-- made: findings digits_rate -->\n<!-- end -->\n", RESULTS)
+    words = {rate: re.findall(rf"\(lr={rate}\): ([a-z ]+)\.", findings) for rate in ("0.01", "0.03", "0.1")}
+    assert words == {"0.01": ["shown"] * 4, "0.03": ["shown"] * 4, "0.1": [*["shown"] * 3, "not shown"]}
+    assert "The last claim is shown at 0.01 and 0.03 and not at 0.1." in own_sentences()
+
+
+def test_every_number_in_the_readmes_own_sentences_on_results_is_checked() -> None:
+    """Numbers of results: percentages, points, epochs and counts; names and recipes hold numbers of their own."""
+    text = own_sentences()
+    checked = [sentence for sentence, _ in SAID]
+    for sentence in re.split(r"(?<=[.:]) ", text):
+        if re.search(r"\d[\d.,]* (%|points|epochs|of \d+)", sentence):
+            assert any(fragment.rstrip(".") in sentence for fragment in checked) or sentence in DEFINITIONS, sentence
+
+
+# Sentences with a number that is a rule, not a result.
+DEFINITIONS = ("The printed 95 % interval decides, and the first claim that is not shown ends the sequence.",)
+
+
+def own_sentences() -> str:
+    """The README's section on results without the blocks that are made, in one line."""
+    readme = (ROOT / "README.md").read_text()
+    section = readme.partition("\n## Results\n")[2].partition("\n## How fast\n")[0]
+    precision = readme.partition("\nDoes bf16 cost accuracy?")[2].partition("\n### ")[0]
+    blocks = re.compile(r"<!-- made: .*?<!-- end -->", re.DOTALL)
+    return " ".join(blocks.sub("", section + precision).split())

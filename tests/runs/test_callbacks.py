@@ -94,6 +94,8 @@ def test_early_stopping_goes_on_where_it_was(
     assert same_weights(whole, cut)
     assert results(whole) == results(cut)
     assert read_record(whole)["stopped_early"] == read_record(cut)["stopped_early"]
+    expected, state = (load_checkpoint(list_checkpoints(directory)[0])["callbacks"] for directory in (whole, cut))
+    assert repr(state) == repr(expected)  # with the epoch at which it stopped
 
 
 def test_early_stopping_cannot_read_the_test_set(compose_config: Compose) -> None:
@@ -444,3 +446,29 @@ def test_the_state_of_a_callback_goes_on(
         run(compose_config(*SMALL, "callbacks=mine"), "")
     directory = run(compose_config(*SMALL, "callbacks=mine"), "").directory
     assert load_checkpoint(list_checkpoints(directory)[0])["callbacks"]["Stateful"] == {"counted": 12}
+
+
+class Stateless(Callback):
+    """Counts, and has nothing for checkpoints."""
+
+    def __init__(self) -> None:
+        self.limit, self.counted, self.seen = 5, 0, list[int]()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *rest: Any) -> None:
+        """One more."""
+        self.counted += 1
+        self.seen.append(self.counted)
+
+
+@pytest.mark.parametrize("kind", [Stateless, Stateful, Stopper])
+def test_a_callback_that_saves_nothing_of_what_it_keeps_is_named_once(
+    compose_config: Compose, registered: Any, capsys: pytest.CaptureFixture[str], kind: type[Callback]
+) -> None:
+    registered(kind)
+    directory = run(compose_config(*SMALL, "callbacks=mine", "checkpoint.every_steps=1"), "").directory
+    said = [line for line in capsys.readouterr().out.splitlines() if "state_dict" in line]
+    expected = (
+        f"{directory.name}: the callback Stateless changes counted, seen and saves no state_dict: "
+        "a continued run starts with that anew"
+    )
+    assert said == ([expected] if kind is Stateless else [])

@@ -272,6 +272,19 @@ def test_the_command_prints_a_table_or_json_and_writes_a_page(tmp_path: Path) ->
     assert "layer3.0.conv2.weight" in page and "data:image/png;base64" in page and 'src="http' not in page
 
 
+def test_a_terminal_of_80_columns_shows_every_layers_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    code, said = typed_in(*DIGITS, "model=resnet20", "model.two_stream=true", "against=none", f"out={tmp_path}")
+    assert code == 0, said
+    table = said[said.index(" layer ") :]
+    assert (
+        "brightness.lay" in table
+        and "er3.0.conv2" in table
+        and "multiply-adds" in table
+        and "\N{HORIZONTAL ELLIPSIS}" not in table
+    )
+
+
 def test_a_run_is_diagnosed_with_its_last_weights(tmp_path: Path) -> None:
     short = ("trainer.num_threads=1", "logger=csv", "trainer.max_steps=3", "trainer.val_every_steps=3")
     logs = f"paths.log_dir={tmp_path / 'logs'}"

@@ -22,7 +22,7 @@ from depthlab.records.record import find_records, read_record
 from depthlab.shown_text import for_markdown, one_line
 
 README, PAGE, TABLES, FIGURES = "README.md", "report.html", "tables.csv", "figures"
-MOST_FIGURES = 3  # of a README; the page holds all
+MOST_FIGURES = 2  # of a README; the page holds all
 IMAGE = re.compile(r"!\[(.*?)\]\(figures/([\w.-]+\.png)\)")  # a title may hold brackets
 EMBEDDED = re.compile(r"(?<=data:image/png;base64,)[A-Za-z0-9+/=]+")
 RUN_LINK = re.compile(r'<a href="[^":#?]+/">(.*?)</a>')

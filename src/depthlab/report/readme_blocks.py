@@ -9,19 +9,28 @@ from pathlib import Path
 from depthlab.errors import InputError
 from depthlab.report.core.collection import collect
 from depthlab.report.core.comparisons import compare_recipes, sentence
-from depthlab.report.core.groups import Group, find_settings, group_runs
+from depthlab.report.core.groups import (
+    FOLLOWS_DEPTH,
+    NETWORK,
+    Group,
+    describe,
+    differing_keys,
+    find_settings,
+    group_runs,
+)
 from depthlab.report.core.margin import declared_margin
 from depthlab.report.core.overview import duration
 from depthlab.report.core.side_by_side import Sweep
 from depthlab.report.core.speed_tables import draw_losses, losses_block, speed_block
-from depthlab.report.core.summary_tables import cell_text
+from depthlab.report.core.summary_tables import cell_text, mean_and_deviation
 from depthlab.report.core.table import markdown_table
-from depthlab.report.depth_study.published import Number, read_published
+from depthlab.report.depth_study.published import Number, Verdict, judge_published, not_comparable, read_published
 from depthlab.report.depth_study.study import claims_sections
 
 DEPTHS = (20, 32, 44, 56, 110)
 BLOCK = re.compile(r"(<!-- made: (\w+) (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 NOT_RUN = "Not run here yet: -\n"
+WORDS = {"train": "training", "val": "validation", "test": "test"}
 
 
 def fill(text: str, results: Path) -> str:
@@ -52,8 +61,9 @@ def draw(text: str, results: Path) -> None:
 
 
 def published_block(results: Path, name: str) -> str:
-    """Published test errors by depth, and ours below them; "-" for what nobody ran here."""
+    """Published test errors by depth, ours below them ("-" for what nobody ran here), and what the intervals say."""
     ours = _groups(results / name)
+    verdicts = [verdict for verdict in judge_published(ours) if verdict.number.metric == "test/err"]
     published: dict[tuple[str, str], dict[int, str]] = {}
     for number in read_published().numbers:
         if number.metric == "test/err":
@@ -64,7 +74,11 @@ def published_block(results: Path, name: str) -> str:
     ]
     for kind in ("residual", "plain"):
         rows.append((f"**{kind}, here**", *_values_by_depth(ours, kind, "test/err", DEPTHS)))
-    return markdown_table(("test error, %", *map(str, DEPTHS)), rows) + _origin(results / name, ours)
+    said = [f"- {_verdict_sentence(verdict)}\n" for verdict in verdicts if verdict.word]
+    if reason := not_comparable(verdicts):
+        said.append(f"- Ours are not comparable. {reason}\n")
+    table = markdown_table(("test error, %", *map(str, DEPTHS)), rows)
+    return "".join([table, "\n" if said else "", *said, _origin(results / name, ours)])
 
 
 def findings_block(results: Path, name: str) -> str:
@@ -86,8 +100,9 @@ def depths_block(results: Path, name: str) -> str:
     depths = sorted({group.depth for group in groups})
     kinds = sorted({group.kind for group in groups}, key=lambda kind: (kind == "plain", kind))
     rows = [
-        (f"{kind}, {key.split('/')[0].replace('train', 'training')}", *_values_by_depth(groups, kind, key, depths))
+        (f"{kind}, {recipe}{WORDS[key.split('/')[0]]}", *_values_by_depth(members, kind, key, depths))
         for kind in kinds
+        for recipe, members in _recipes(groups)
         for key in _shown_keys(groups)
     ]
     return markdown_table(("error, %", *map(str, depths)), rows) + _origin(results / name, groups)
@@ -128,6 +143,25 @@ def _groups(folder: Path) -> list[Group]:
 def _shown_keys(groups: Sequence[Group]) -> list[str]:
     splits = ("train", "val", "test") if any(group.has_folds for group in groups) else ("train", "test")
     return [f"{split}/{groups[0].task.primary}" for split in splits]
+
+
+def _recipes(groups: Sequence[Group]) -> list[tuple[str, list[Group]]]:
+    """The groups by recipe, each with what sets it apart, where a kind has a depth twice; else all of them as one."""
+    if len({(group.kind, group.depth) for group in groups}) == len(groups):
+        return [("", list(groups))]
+    parts: dict[object, list[Group]] = {}
+    for group in groups:
+        parts.setdefault(group.recipe_apart_from_depth, []).append(group)
+    keys = differing_keys([members[0].config for members in parts.values()], (*NETWORK, *FOLLOWS_DEPTH))
+    return [(f"{describe(members[0].config, keys)}, ", members) for members in parts.values()]
+
+
+def _verdict_sentence(verdict: Verdict) -> str:
+    """`resnet20: reproduced. Ours 8.70 ± 0.10 (95 % CI 8.45 to 8.95), paper 8.75.`"""
+    ours, number = verdict.ours, verdict.number
+    interval = "" if ours.low is None or ours.high is None else f" (95 % CI {ours.low:.2f} to {ours.high:.2f})"
+    text = f"{verdict.group.label}: {verdict.word}. Ours {mean_and_deviation(ours)}{interval}"
+    return f"{text}, {number.name} {number.text}."
 
 
 def _values_by_depth(groups: Sequence[Group], kind: str, key: str, depths: Iterable[int]) -> list[str]:

@@ -29,6 +29,7 @@ from depthlab.report.core.table import Table, write_tables
 from depthlab.report.core.terminal import print_document
 from depthlab.report.depth_study.best_rate import rate_sections
 from depthlab.report.depth_study.depth_figures import error_vs_depth
+from depthlab.report.depth_study.quads import declared_pairs
 from depthlab.report.depth_study.study import (
     QUESTION,
     claims_sections,
@@ -194,12 +195,18 @@ def _comparisons(sweeps: Sequence[Sweep], margin: float | None) -> list[Section]
     keys = list(dict.fromkeys(key for group in groups for key in _compared_keys(group)))
     across = [c for key in keys for c in (compare_sweeps(sweeps, key) if len(sweeps) > 1 else [])]
     recipes = [c for sweep in sweeps for key in keys for c in compare_recipes(sweep.groups, sweep.settings, key)]
-    within = [c for sweep in sweeps for s in sweep.settings for key in keys for c in compare(s, key)]
+    within = [c for sweep in sweeps for s in sweep.settings for key in keys for c in _undeclared(s, key)]
     comparisons: list[Comparison] = [*across, *recipes, *within]
     if not comparisons:
         return []
     lines = tuple(f"{sentence(c, margin)}." for c in (*across, *recipes)) if margin is not None else ()
     return [Section("Exploratory comparisons", lines=lines, tables=(summary_tables.comparisons_table(comparisons),))]
+
+
+def _undeclared(setting: Setting, key: str) -> list[Comparison]:
+    """The comparisons of a setting without those that the claims make, whose intervals stand with the claims."""
+    declared = declared_pairs(setting) if is_depth_setting(setting) else set()
+    return [c for c in compare(setting, key) if (c.first.label, c.second.label, key) not in declared]
 
 
 def _compared_keys(group: Group) -> list[str]:

@@ -22,7 +22,7 @@ from depthlab.training.callbacks.progress import ProgressView
 from depthlab.training.callbacks.stopwatch import Stopwatch
 from depthlab.training.callbacks.weight_averaging import WeightAverage
 from depthlab.training.plan import Plan
-from depthlab.training.resume_state import RestoreState
+from depthlab.training.resume_state import RestoreState, UnsavedState
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class CallbackList:
     chosen: list[Callback]
     curves: MetricLogger
     stopwatch: Stopwatch
+    unsaved: UnsavedState
 
     @property
     def averages(self) -> WeightAverage | None:
@@ -74,7 +75,7 @@ def build_callbacks(
         save: writes a checkpoint.
         state: what the run continues from, None at its start.
     """
-    callbacks: list[Callback] = [RestoreState(state)] if state else []
+    callbacks: list[Callback] = [RestoreState(state, plan.first_lightning_epoch)] if state else []
     callbacks += [stopwatch, curves, *chosen]
     if config.trainer.bn_statistics == "averaged":
         callbacks.append(AveragedBatchNorm(data, plan))
@@ -83,7 +84,10 @@ def build_callbacks(
     metric = _primary_metric(config, data)
     draws = not any(isinstance(callback, ProgressBar) for callback in chosen)
     callbacks += [Checkpoints(save, plan, stop), ProgressView(title, directory, plan, curves, metric, draws)]
-    return CallbackList(callbacks, chosen, curves, stopwatch)
+    # A callback that only watches may begin anew.
+    counting = [callback for spec, callback in zip(config.callbacks.values(), chosen, strict=True) if spec.identity]
+    unsaved = UnsavedState(counting)
+    return CallbackList([*callbacks, unsaved], chosen, curves, stopwatch, unsaved)
 
 
 def build_diagnostics(config: TrainConfig, directory: Path, data: ImageDataModule, plan: Plan) -> list[Callback]:

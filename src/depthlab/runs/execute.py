@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from depthlab.config.hardware import Hardware, device_name, peak_memory_mib, use_threads
 from depthlab.config.schema import TrainConfig, as_dict
 from depthlab.errors import InputError
+from depthlab.records.atomic_files import replacing
 from depthlab.records.checkpoints import load_newest, state_sha256
 from depthlab.records.journal import Journal
 from depthlab.runs import exits
@@ -195,7 +196,8 @@ class RunInProgress:
         self.journal.write()
         if not self.journal.writes:
             return
-        OmegaConf.save(OmegaConf.create(self.journal.record.config), self.directory / "config.yaml")
+        with replacing(self.directory / "config.yaml") as temporary:  # a link or a FIFO of this name is not opened
+            OmegaConf.save(OmegaConf.create(self.journal.record.config), temporary)
         if len(self.journal.record.segments) > 1:
             print(f"{self.directory.name}: continues from step {self.first_step:,}")
         elif shorter := find_shorter(self.config, self.directory):

@@ -115,6 +115,15 @@ class Fit:
             flush_loggers(trainer.loggers)
             save_checkpoint(self.directory, module.step, state)
             self.journal.note(module.step, self.stopwatch)
+            self._name_unsaved()
+
+    def _name_unsaved(self) -> None:
+        for name, attributes in self.callbacks.unsaved.found().items():
+            print(
+                f"{self.directory.name}: the callback {name} changes {', '.join(attributes)} and saves no state_dict: "
+                "a continued run starts with that anew",
+                flush=True,
+            )
 
     def stopped_early(self) -> dict[str, Any] | None:
         """At which step, and why, a callback ended the run before its last step; None where none did."""

@@ -53,6 +53,11 @@ class Plan:
         return self.first_step * self.batches_per_step
 
     @property
+    def first_lightning_epoch(self) -> int:
+        """The epochs that are over for Lightning, to which one ends where a validation is due."""
+        return self.first_step // self.val_every_steps
+
+    @property
     def num_batches(self) -> int:
         """Batches of the whole run."""
         return self.max_steps * self.batches_per_step

@@ -83,7 +83,9 @@ def confusion_matrices(setting: Setting) -> Figure:
     caption = "Percent of each class's test images by predicted class, over all runs; wrong cells are shaded. "
     if any(single):
         labels = " and ".join(member.group.label for member, alone in zip(members, single, strict=True) if alone)
-        caption += f"The runs of {labels} predict different single classes, so the matrix is that of one run. "
+        caption += (
+            f"Runs of {labels} predict mostly one class, and not the same one, so the matrix is that of one run. "
+        )
     caption += f"Right: error of each class, a point a run, a bar at the mean. {described([m.group for m in members])}"
     if len(classes) > MOST_NAMED:
         caption += " Classes are numbered in the order of the record's data.classes."
@@ -105,7 +107,7 @@ def gradient_norms(setting: Setting) -> Figure:
     axes[0][-1].legend(title="step", loc="center left", bbox_to_anchor=(1.02, 0.5))
     caption = (
         "L2 norm of the loss's gradient for each layer's weights, geometric means over runs, before the first step "
-        "and at recorded steps that are about evenly spaced on a logarithmic scale. "
+        "and at those of the recorded steps that come nearest to even spacing on a logarithmic scale. "
         f"{described([member.group for member in members])}"
     )
     return Figure(name, title, caption + _not_read(problems), drawing)
@@ -185,12 +187,13 @@ def _draw_class_errors(axis: Any, members: Sequence[Members], classes: Sequence[
         label = member.group.label
         axis.barh(rows, np.mean(runs, axis=0), 0.94 * height, color=face, edgecolor=colour, hatch=hatch, label=label)
         for run in runs:
-            axis.plot(run, rows, "k.", markersize=2)
+            axis.plot(run, rows, "k.", markersize=2, clip_on=False)
     axis.set_yticks(range(len(chosen)), [classes[idx] for idx in chosen], fontsize=7)
     part = "" if len(chosen) == len(classes) else f": the {len(chosen)} worst of {len(classes)}"
     axis.set(xlabel="test error of the class (%)", title=f"error by class{part}")
     axis.invert_yaxis()
     axis.grid(False, axis="y")
+    axis.set_axisbelow(True)
     axis.legend(loc="upper center", bbox_to_anchor=(0.4, -0.16), ncols=1)
 
 
@@ -208,8 +211,8 @@ def _draw_mistakes(row: Sequence[Any], arrays: dict[str, Array], classes: Sequen
         axis.set_xticks([])
         axis.set_yticks([])
         axis.grid(False)
+        axis.set_frame_on(False)
         if i >= len(arrays["image"]):
-            axis.set_frame_on(False)
             continue
         image = arrays["image"][i]
         axis.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", interpolation="nearest")
@@ -240,11 +243,23 @@ DIAGNOSTIC: tuple[Callable[[Setting], Figure], ...] = (
 
 
 def draw_reliability(path: Path, bins: Sequence[Sequence[float]], title: str) -> None:
-    """Write a PNG: the part of the answers that is right against their confidence; on the diagonal both are equal."""
-    drawing, axes = style.new_figure(1, 1, 3.6, 3.4)
-    confidence, right = zip(*bins, strict=True)
+    """Write a PNG: the part of the answers that is right against their confidence; on the diagonal both are equal.
+
+    Bars show which part of the images a point stands for.
+
+    Args:
+        path: of the file.
+        bins: mean confidence, part that is right and number of images of each.
+        title: what was measured.
+    """
+    drawing, axes = style.new_figure(1, 1, 4.2, 4.0)
+    confidence, right, counts = zip(*bins, strict=True)
+    parts = [count / sum(counts) for count in counts]
+    axes[0][0].bar(confidence, parts, width=0.03, color="#cccccc", label="part of the images")
     axes[0][0].plot([0, 1], [0, 1], color="#999999", linestyle=":", linewidth=1.0)
-    axes[0][0].plot(confidence, right, color=style.COLOURS[0], marker="o", markersize=3.5)
-    axes[0][0].set(xlabel="confidence", ylabel="part that is right", title=title, xlim=(0, 1), ylim=(0, 1))
+    axes[0][0].plot(confidence, right, color=style.COLOURS[0], marker="o", markersize=3.5, label="part that is right")
+    axes[0][0].set(xlabel="confidence", xlim=(0, 1.02), ylim=(0, 1.02))
+    axes[0][0].set_title(title, fontsize="small")
+    axes[0][0].legend(loc="upper left", fontsize="small")
     with style.look():
         drawing.savefig(path, dpi=style.DPI, metadata={"Software": None})

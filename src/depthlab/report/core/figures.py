@@ -199,7 +199,8 @@ def _curves_caption(
     hidden = [group.label for group in groups if group.finished and group not in drawn]
     return (
         f"Bold: mean over runs. {'Thin: runs.' if few else 'Bands reach from the lowest to the highest run.'} "
-        f"{described(drawn)} All {total:,} logged points are used{thinned}."
+        f"{described(drawn)} All {total:,} logged points are used{thinned}; "
+        "the vertical axis may end below those of the first tenth."
         + (" These are copies whose curves were thinned." if copies else "")
         + (f" Not drawn: {', '.join(hidden)}." if hidden else "")
         + "".join(f" Not read: {problem}." for problem in problems[:3])

@@ -68,7 +68,7 @@ def draw_losses(results: Path, name: str) -> None:
         for idx, (side, values) in enumerate(losses.items()):
             look = {"color": style.COLOURS[(1, 0, *range(2, len(style.COLOURS)))[idx]], "marker": style.MARKERS[idx]}
             axes[0][0].plot(steps, values, "--" if idx == 0 else "-", markersize=3, linewidth=1.2, label=side, **look)
-        axes[0][0].set(xlabel="iterations", ylabel=f"training loss, mean of {tree['options']['steps']} steps")
+        axes[0][0].set(xlabel="steps", ylabel=f"training loss, mean of {tree['options']['steps']} steps")
         axes[0][0].legend()
     style.save(drawing, path.parent, name)
 
@@ -102,7 +102,9 @@ def _comparison(comparison: dict[str, Any]) -> str:
         )
         for name, side in sides.items()
     ]
-    return markdown_table((*header, *(["ratio (quartiles)"] if with_ratio else [])), rows)
+    table = markdown_table((*header, *(["ratio (quartiles)"] if with_ratio else [])), rows)
+    lines = [f"- {name}: {side['settings']}\n" for name, side in sides.items() if side.get("settings")]
+    return "\n".join([table, "".join(lines)]) if lines else table  # files of before have no settings
 
 
 def _median(side: dict[str, Any], quantity: str) -> float | None:

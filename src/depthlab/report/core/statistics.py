@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -77,7 +77,8 @@ class Difference:
     """A difference of means, or another linear combination of them, with its 95 % interval.
 
     `n` is the number of pairs, or the number of runs on each side. `standard_error`, `degrees`, `low` and `high` are
-    None where no interval is possible.
+    None where no interval is possible. `images` is the number of images whose choice the interval covers, None where
+    it covers the runs alone.
     """
 
     mean: float
@@ -87,6 +88,7 @@ class Difference:
     degrees: float | None = None
     low: float | None = None
     high: float | None = None
+    images: int | None = None
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -136,6 +138,7 @@ def combine(samples: Sequence[Sample], weights: Sequence[float], images: tuple[f
     if images is not None:
         of_images = half_width(math.sqrt(images[0]), images[1] - 1)
         error *= math.hypot(1.0, of_images / half_width(error, degrees))
+        known = replace(known, images=images[1])
     return _bounded(known, error, degrees, _possible(samples, weights))
 
 
@@ -245,7 +248,7 @@ def deviations(values: Floats) -> Floats:
 def _bounded(known: Difference, error: float, degrees: float, possible: tuple[float, float]) -> Difference:
     half = half_width(error, degrees)
     low, high = max(possible[0], known.mean - half), min(possible[1], known.mean + half)
-    return Difference(known.mean, known.n, known.paired, error, degrees, low, high)
+    return replace(known, standard_error=error, degrees=degrees, low=low, high=high)
 
 
 def _possible(samples: Sequence[Sample], weights: Sequence[float]) -> tuple[float, float]:

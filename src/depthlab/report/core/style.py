@@ -39,6 +39,7 @@ SETTINGS: Any = {
     "grid.color": "#dddddd",
     "grid.linewidth": 0.6,
     "legend.frameon": False,
+    "legend.handlelength": 2.8,  # a whole dash on both sides of the marker
     "pdf.fonttype": 42,  # TrueType, which publishers ask for
     "text.parse_math": False,  # names come from files of others: a dollar sign begins no formula
 }

@@ -62,6 +62,7 @@ def networks_table(groups: Sequence[Group]) -> Table:
     caption = (
         "Final values of the last weights, mean ± standard deviation over n runs. Where some runs settled and others "
         "stayed near chance, the runs are listed instead. A diverged run counts at chance."
+        + (" img/s: median over runs, which may have shared their machine." if "images_per_second" in costs else "")
     )
     return Table("networks", caption + (FOLDS if folds else ""), header, rows)
 

@@ -16,10 +16,12 @@ from depthlab.report.core import style
 from depthlab.report.core.document import Finding, Section
 from depthlab.report.core.figures import Figure
 from depthlab.report.core.groups import LOST, Group
+from depthlab.report.core.margin import declares
 from depthlab.report.core.statistics import Difference, Sample, combine, summarize
 from depthlab.report.core.table import Table
 
 RATE = "optimizer.lr"
+CLAIM = "best rate"  # as an experiment's file names it
 FEWEST_RATES, FEWEST_DEPTHS = 3, 2
 NOTE = (
     "The best rate of a seed is the one with the lowest error among the rates that were run; where several have that "
@@ -61,31 +63,43 @@ class Family:
         return [each for each in self.depths if each.learned]
 
 
-def rate_sections(groups: Sequence[Group]) -> list[Section]:
-    """The section of the best rates; none where no kind of network has enough rates and depths."""
+def rate_sections(groups: Sequence[Group], declared: bool | None = None) -> list[Section]:
+    """The section of the best rates; none where no kind of network has enough rates and depths.
+
+    Args:
+        groups: all groups of a report.
+        declared: whether the trends were claims before the runs; by default what the experiment's file states. Without
+            that they are exploration, and get no verdict.
+    """
     families = find_families(groups)
     if not families:
         return []
+    if declared is None:
+        declared = declares([str(run.record["name"]) for group in groups for run in group.runs], CLAIM)
     findings = [_trend_finding(family) for family in families if len(family.judged) >= FEWEST_DEPTHS]
     findings += _difference_finding(families)
-    lines = [
-        f"{family.kind}, depth {each.depth}: no rate leaves the error clearly below chance, so none is the best."
-        for family in families
-        for each in family.depths
-        if not each.learned
-    ]
+    explored = [] if declared else [f"Exploratory, {f.title[0].lower()}{f.title[1:]}: {f.text}" for f in findings]
     with style.look():
         figure = _figure(families)
     return [
         Section(
             "Best learning rate against depth",
-            tuple(findings),
-            tuple(lines),
+            tuple(findings) if declared else (),
+            (*explored, *_unlearned(families)),
             NOTE,
             (_table(families),),
             (figure,),
             in_terminal=True,
         )
+    ]
+
+
+def _unlearned(families: Sequence[Family]) -> list[str]:
+    return [
+        f"{family.kind}, depth {each.depth}: no rate leaves the error clearly below chance, so none is the best."
+        for family in families
+        for each in family.depths
+        if not each.learned
     ]
 
 
@@ -146,8 +160,8 @@ def _weights(depths: Sequence[Depth]) -> list[float]:
 def _trend_finding(family: Family) -> Finding:
     trend = slope(family.judged)
     depths = ", ".join(str(each.depth) for each in family.judged)
-    text = f"times {_factor(trend.mean)} for each doubling of depth ({_interval(trend)}; depths {depths}; "
-    text += f"n = {' and '.join(sorted({str(n) for n in trend.n}))} a depth)."
+    text = f"The best rate changes by a factor of {_factor(trend.mean)} for each doubling of depth "
+    text += f"({_interval(trend)}; depths {depths}; n = {' and '.join(sorted({str(n) for n in trend.n}))} a depth)."
     if at_edge := sum(each.at_edge for each in family.judged):
         text += (
             f" {at_edge} of {sum(each.best.n for each in family.judged)} best rates are the lowest or the highest that "
@@ -173,7 +187,7 @@ def _difference_finding(families: Sequence[Family]) -> list[Finding]:
     low = between.interval
     word = "not shown to differ" if low is None or low[0] <= 0 <= low[1] else "differ"
     text = (
-        f"the factor of plain networks is {_factor(between.mean)} times that of {other.kind} ones "
+        f"The factor of plain networks is {_factor(between.mean)} times that of {other.kind} ones "
         f"({_interval(between)}; depths {', '.join(str(each.depth) for each in first)})."
     )
     return [Finding("Trends of plain and residual networks", word, text, "good" if word == "differ" else "open")]
@@ -198,35 +212,40 @@ def _interval(trend: Difference) -> str:
 
 def _table(families: Sequence[Family]) -> Table:
     task = next(iter(families[0].depths[0].groups.values())).task
+    with_training = families[0].key != f"train/{task.primary}"
     rows = []
     for family in families:
         for each in family.depths:
             summary = summarize(each.best)
-            rate, group = _lowest(each, family.key)
-            error = summarize(group.sample(family.key))
+            error, rates = _lowest(each, family.key)
+            training = _lowest(each, f"train/{task.primary}") if with_training else ()
             bounds = None if summary.low is None or summary.high is None else (summary.low, summary.high)
             interval = f"{10 ** bounds[0]:.2g} to {10 ** bounds[1]:.2g}" if bounds and each.learned else None
             best = float(f"{10**summary.mean:.2g}") if each.learned else None
             rows.append(
-                (family.kind, each.depth, len(each.groups), summary.n, best, interval, each.at_edge, rate, error.mean)
+                (
+                    *(family.kind, each.depth, len(each.groups), summary.n, best, interval, each.at_edge, rates, error),
+                    *(training[::-1] if with_training else ()),
+                )
             )
-    header = ("networks", "depth", "rates", "n", "best rate", "95 % CI", "at the edge", "rate of the lowest mean")
-    heading = task.heading(families[0].key)
+    first = ("networks", "depth", "rates", "n", "best rate", "95 % CI", "at the edge")
+    keys = [families[0].key, *([f"train/{task.primary}"] if with_training else [])]
+    header = (*first, *(title for key in keys for title in (f"rate of the lowest {task.heading(key)}", "its mean")))
     caption = (
         "Geometric mean of the seeds' best rates with its t interval; beside it the rate with the lowest mean error, "
         "and that error, which is exploration."
     )
-    return Table("best_rate", caption, (*header, f"its {heading}"), tuple(rows))
+    return Table("best_rate", caption, header, tuple(rows))
 
 
-def _lowest(each: Depth, key: str) -> tuple[float, Group]:
-    """The rate with the best mean, and its runs."""
+def _lowest(each: Depth, key: str) -> tuple[float, str]:
+    """The best mean, and the rates that have it."""
     metric = next(iter(each.groups.values())).metric(key)
-
-    def error(item: tuple[float, Group]) -> float:
-        return metric.shortfall(statistics.fmean(item[1].values(key).values()))
-
-    return min(((rate, group) for rate, group in each.groups.items() if group.values(key)), key=error)
+    means = {
+        rate: statistics.fmean(values) for rate, group in each.groups.items() if (values := group.values(key).values())
+    }
+    best = min(means.values(), key=metric.shortfall)
+    return best, ", ".join(f"{rate:g}" for rate, mean in means.items() if mean == best)
 
 
 def _figure(families: Sequence[Family]) -> Figure:
@@ -234,20 +253,22 @@ def _figure(families: Sequence[Family]) -> Figure:
     drawing, axes = style.new_figure(1, 1 + len(families), 3.6 * (1 + len(families)), 3.6)
     kinds = [family.kind for family in families]
     for idx, family in enumerate(families):
-        _draw_best(axes[0][0], family, style.kind_colour(family.kind, kinds), 1 + 0.03 * (idx - (len(kinds) - 1) / 2))
+        _draw_best(axes[0][0], family, style.kind_colour(family.kind, kinds), 1 + 0.08 * (idx - (len(kinds) - 1) / 2))
         _draw_errors(axes[0][1 + idx], family)
     depths = sorted({each.depth for family in families for each in family.depths})
     axes[0][0].set_xscale("log")
     axes[0][0].set_yscale("log")
     axes[0][0].set_xticks(depths, [str(depth) for depth in depths])
-    style.label_powers(axes[0][0])
+    rates = sorted({rate for family in families for each in family.depths for rate in each.groups})
+    axes[0][0].set_yticks(rates, [f"{rate:g}" for rate in rates])
     axes[0][0].minorticks_off()
     axes[0][0].set_xlabel("depth (weighted layers)")
     axes[0][0].set_ylabel("best learning rate")
-    axes[0][0].legend()
+    style.legend_below(axes[0][0], gap=0.16, columns=2)
     caption = (
         "Left: the best rate of each seed (small points) and their geometric mean with its 95 % interval, against "
-        "depth. Right: mean error against the rate, a line for each depth; diverged runs count at chance."
+        "depth. Right: error against the rate, a line through the means of each depth, and each run as a point; "
+        "diverged runs count at chance."
     )
     return Figure("best_rate", "Best learning rate against depth", caption, drawing)
 
@@ -261,7 +282,7 @@ def _draw_best(axis: Any, family: Family, colour: str, shift: float) -> None:
     axis.plot(places, means, style.dashes(residual), marker="o", color=colour, mfc=face, label=family.kind, zorder=3)
     for place, each in zip(places, depths, strict=True):
         values = [10**value for value in each.best.values.values()]
-        axis.plot([place * 1.02] * len(values), values, ".", color=colour, ms=4)
+        axis.plot([place * 1.035] * len(values), values, ".", color=colour, ms=4)
         summary = summarize(each.best)
         if summary.n > 2 and summary.low is not None and summary.high is not None:
             axis.plot([place] * 2, [10**summary.low, 10**summary.high], color=colour, lw=1.1, marker="_", zorder=2)
@@ -273,10 +294,16 @@ def _draw_errors(axis: Any, family: Family) -> None:
         means = [statistics.fmean(each.groups[rate].values(family.key).values()) for rate in rates]
         look = {"color": style.COLOURS[idx % len(style.COLOURS)], "marker": style.MARKERS[idx % len(style.MARKERS)]}
         axis.plot(rates, means, style.dashes(family.kind != "plain"), ms=4, label=str(each.depth), **look)
+        for rate in rates:
+            values = list(each.groups[rate].values(family.key).values())
+            axis.plot([rate * (1.05 + 0.03 * idx)] * len(values), values, ".", color=look["color"], ms=3)
     group = next(iter(family.depths[0].groups.values()))
+    rates = sorted({rate for each in family.depths for rate in each.groups})
     axis.set_xscale("log")
-    style.label_powers(axis, "x")
+    axis.set_xticks(rates, [f"{rate:g}" for rate in rates])
+    axis.minorticks_off()
+    axis.set_ylim(bottom=0)
     axis.set_xlabel("learning rate")
     axis.set_ylabel(group.task.heading(family.key))
     axis.set_title(family.kind)
-    axis.legend(title="depth")
+    axis.legend(title="depth", loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)

@@ -14,6 +14,7 @@ from depthlab.report.core.statistics import Difference, Sample, smallest_shown, 
 
 SHOWN, NOT_SHOWN, REVERSED, NOT_JUDGED = "shown", "not shown", "reversed", "not judged"
 FEWEST_RUNS = 3
+TEST_CLAIM = "Cure in test error"
 MARGIN = 1.0  # points of training error by which a deep residual network may be worse without degrading
 
 
@@ -65,7 +66,7 @@ def judge(quad: Quad) -> list[Claim]:
     claims = [
         _claim("Degradation", quad.plain_deep, quad.plain_shallow, "trains"),
         _claim("Cure by shortcuts", quad.plain_deep, quad.residual_deep, "trains"),
-        _claim("Cure in test error", quad.plain_deep_test, quad.residual_deep_test, "tests", quad.test_difference),
+        _claim(TEST_CLAIM, quad.plain_deep_test, quad.residual_deep_test, "tests", quad.test_difference),
         _residual(quad),
     ]
     for idx, claim in enumerate(claims):
@@ -105,6 +106,8 @@ def _claim(title: str, first: Cell, second: Cell, verb: str, between: Callable[[
     difference = between() if between else welch(first.sample, second.sample)
     outcome = decide(difference, 0.0)
     text = f"{measured(first, second, verb, difference)}.{_notes([first, second])}"
+    if difference.images is not None:
+        text += f" The interval covers the choice of the {difference.images:,} test images too."
     if outcome == NOT_SHOWN and (smallest := smallest_shown(difference)) is not None:
         text += f" These runs would show a difference from {number(smallest)} points on."
     return Claim(title, outcome, text, difference)

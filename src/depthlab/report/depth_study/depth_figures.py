@@ -73,10 +73,16 @@ def _line(axis: Any, groups: Sequence[Group], key: str, kind: str, kinds: list[s
         values = list(group.values(key).values())
         place = _place(group, index, kinds)
         axis.plot([place] * len(values), values, ".", color=colour, markersize=4, transform=beside, clip_on=False)
-        summary = group.summary(key)
-        if summary and summary.n > 2 and summary.low is not None and group.num_settled(key) is None:
-            bar = {"color": colour, "linewidth": 1.1, "zorder": 2}  # clipped: it may reach down to 0, off a log axis
-            axis.plot([place] * 2, [summary.low, summary.high], marker="_", markersize=6, **bar)
+        if interval := interval_drawn(group, key):  # clipped: it may reach down to 0, off a logarithmic axis
+            axis.plot([place] * 2, interval, marker="_", markersize=6, color=colour, linewidth=1.1, zorder=2)
+
+
+def interval_drawn(group: Group, key: str) -> tuple[float, float] | None:
+    """The interval of a mean over three or more runs that agree on settling."""
+    summary = group.summary(key)
+    if summary is None or summary.n < 3 or summary.low is None or summary.high is None:
+        return None
+    return None if group.num_settled(key) is not None else (summary.low, summary.high)
 
 
 def parts_of_one_recipe(groups: Sequence[Group], key: str) -> list[list[Group]]:
@@ -102,23 +108,23 @@ def _place(group: Group, index: int, kinds: Sequence[str]) -> float:
 
 def _scale(axis: Any, logarithmic: bool, image: float, kinds: Any, key: str) -> None:
     groups = [group for members in kinds for group in members]
-    highest = max(max(group.values(key).values()) for group in groups)
-    bars = [s.high for group in groups if (s := group.summary(key)) and s.n > 2 and s.high is not None]
-    highest = max([highest, *bars])
+    values = [value for group in groups for value in group.values(key).values()]
+    bars = [bar for group in groups if (bar := interval_drawn(group, key))]
+    highest = max([*values, *(high for _, high in bars)])
     if not logarithmic:
         axis.set_ylim(0, 1.08 * highest or 1)
         return
-    lowest = min(min(group.values(key).values()) for group in groups)
+    lowest = min(values)
     if lowest > 0:
         axis.set_yscale("log")
         axis.yaxis.set_minor_formatter("")
-        bottom = max(image / 2, 0.6 * lowest)
+        bottom = max(image / 2, 0.6 * min([lowest, *(low for low, _ in bars if low > 0)]))
     else:  # zero has a place of its own, below one image
         axis.set_yscale("symlog", linthresh=image, linscale=0.4)
         bottom = 0.0
     top = max(1.3 * highest, 10 * image)
     decades = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
-    factors = (1,) if lowest == 0 or top > 100 * bottom else (1, 2, 5)
+    factors = (1,) if lowest == 0 or top > 100 * bottom else (1, 2, 5) if top > 10 * bottom else (1, 2, 3, 4, 6, 8)
     ticks = [f * d for d in decades for f in factors if max(image, bottom) <= f * d <= min(top, 100)]
     axis.set_yticks(ticks if lowest else [0, *ticks], [f"{tick:g}" for tick in (ticks if lowest else [0, *ticks])])
     axis.set_ylim(bottom, top)

@@ -7,6 +7,8 @@ The residual variance is part of both, so the sum is a little too large rather t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from depthlab.errors import InputError
@@ -32,8 +34,7 @@ def image_variance(first: Group, second: Group, key: str) -> tuple[float, int] |
     It is unknown where a run diverged, where predictions are missing or are not those of the recorded error, and
     where two runs were tested on different images. For a large test set it is not computed.
     """
-    numbers = [run.num_images(key) for group in (first, second) for run in group.runs]
-    if first.diverged or second.diverged or any(n is None or n >= LARGE_TEST_SET for n in numbers):
+    if first.diverged or second.diverged or not is_small_test_set([first, second], key):
         return None
     wrong = [_mean_wrong(group, key) for group in (first, second)]
     if wrong[0] is None or wrong[1] is None or not np.array_equal(wrong[0][1], wrong[1][1]):
@@ -42,6 +43,12 @@ def image_variance(first: Group, second: Group, key: str) -> tuple[float, int] |
     if len(differences) < 2:
         return None
     return float(np.var(differences, ddof=1) / len(differences)), len(differences)
+
+
+def is_small_test_set(groups: Sequence[Group], key: str) -> bool:
+    """Whether an interval over these groups should cover the choice of images."""
+    numbers = [run.num_images(key) for group in groups for run in group.runs]
+    return all(number is not None and number < LARGE_TEST_SET for number in numbers)
 
 
 def _mean_wrong(group: Group, key: str) -> tuple[Array, Array] | None:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from depthlab.report.core.comparisons import number
 from depthlab.report.core.groups import Group, Setting, describe, differing_keys
 from depthlab.report.core.statistics import Difference, combine
-from depthlab.report.depth_study.claims import Cell, Claim, Quad, judge
-from depthlab.report.depth_study.image_variance import two_way
+from depthlab.report.depth_study.claims import TEST_CLAIM, Cell, Claim, Quad, judge
+from depthlab.report.depth_study.image_variance import is_small_test_set, two_way
 
 TRAIN, TEST = "train/err", "test/err"
 RESIDUAL = "residual"
+RUNS_ALONE = (
+    f"The interval of “{TEST_CLAIM}” covers the runs alone and not the choice of test images: a run diverged, or its "
+    "predictions are missing or are not those of the recorded error."
+)
 
 
 @dataclass(frozen=True)
@@ -40,10 +44,15 @@ class Judgement:
     notes: tuple[str, ...]
 
 
-def judge_setting(setting: Setting) -> list[Judgement]:
-    """The claims for each recipe of a setting that has two depths of both kinds; none where there is no such recipe."""
+def judge_setting(setting: Setting, by_name: bool = False) -> list[Judgement]:
+    """The claims for each recipe of a setting that has two depths of both kinds; none where there is no such recipe.
+
+    Args:
+        setting: the groups.
+        by_name: call the networks by their names alone, because the recipe is named beside the claims.
+    """
     recipes = find_recipes(setting)
-    judged = [recipe for recipe in recipes if recipe.ends]
+    judged = [_named(recipe) if by_name else recipe for recipe in recipes if recipe.ends]
     others = [recipe for recipe in recipes if not recipe.ends]
     return [_judge(recipe, others if recipe is judged[0] else []) for recipe in judged]
 
@@ -68,6 +77,13 @@ def find_recipes(setting: Setting) -> list[Recipe]:
     ]
 
 
+def _named(recipe: Recipe) -> Recipe:
+    plain, residual = (
+        tuple(replace(group, label=group.network) for group in groups) for groups in (recipe.plain, recipe.residual)
+    )
+    return Recipe(recipe.label, plain, residual)
+
+
 def _judge(recipe: Recipe, others: Sequence[Recipe]) -> Judgement:
     assert recipe.ends is not None
     shallow, deep = recipe.ends
@@ -82,9 +98,32 @@ def _judge(recipe: Recipe, others: Sequence[Recipe]) -> Judgement:
         cell(residual[deep], TEST),
         lambda: two_way(plain[deep], residual[deep], TEST),
     )
+    claims = tuple(judge(quad))
     notes = [trend_sentence([group for group in recipe.plain if group.values(TRAIN)])]
+    if is_small_test_set([plain[deep], residual[deep]], TEST) and any(_covers_runs_alone(claim) for claim in claims):
+        notes.append(RUNS_ALONE)
     notes += [_other_recipe(other) for other in others]
-    return Judgement(recipe.label, tuple(judge(quad)), tuple(note for note in notes if note))
+    return Judgement(recipe.label, claims, tuple(note for note in notes if note))
+
+
+def _covers_runs_alone(claim: Claim) -> bool:
+    """Whether it is the claim on the test error, with an interval that does not cover the choice of images."""
+    found = claim.difference
+    return claim.title == TEST_CLAIM and found is not None and found.interval is not None and found.images is None
+
+
+def declared_pairs(setting: Setting) -> set[tuple[str, str, str]]:
+    """What the claims compare, as the labels of two groups and a metric."""
+    pairs = set()
+    for recipe in find_recipes(setting):
+        if recipe.ends is None:
+            continue
+        shallow, deep = recipe.ends
+        plain = {group.depth: group.label for group in recipe.plain}
+        residual = {group.depth: group.label for group in recipe.residual}
+        pairs |= {(plain[deep], plain[shallow], TRAIN), (residual[deep], residual[shallow], TRAIN)}
+        pairs |= {(plain[deep], residual[deep], key) for key in (TRAIN, TEST)}
+    return pairs
 
 
 def cell(group: Group, key: str) -> Cell:

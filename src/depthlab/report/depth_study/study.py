@@ -19,9 +19,10 @@ from depthlab.report.depth_study.quads import find_recipes, judge_setting
 QUESTION = "Do deeper plain networks train worse than shallower ones, and do shortcuts cure it?"
 TONES = {SHOWN: "good", REVERSED: "bad", NOT_SHOWN: "open"}
 RULE = (
-    "The claims are the same for every sweep over depth. They are judged in this sequence, each by its 95 % Welch "
-    "interval, between the shallowest and the deepest depth of one recipe. The sequence ends with the first claim that "
-    "is not shown."
+    "The claims are the same for every sweep over depth. They are judged in this sequence, each by the 95 % interval "
+    "that is printed, between the shallowest and the deepest depth of one recipe. The sequence ends with the first "
+    "claim that is not shown. Intervals are Welch's; where a test set has fewer than 10,000 images, that of the test "
+    "error covers the choice of images too."
 )
 
 
@@ -40,7 +41,12 @@ def is_depth_study(settings: Sequence[Setting]) -> bool:
 def claims_sections(sweeps: Sequence[Sweep]) -> list[Section]:
     """The claims of every setting and recipe that allows them, each in a section of its own."""
     settings = [setting for sweep in sweeps for setting in sweep.settings if is_depth_setting(setting)]
-    judged = [(setting.label, judgement) for setting in settings for judgement in judge_setting(setting)]
+    recipes = [recipe for setting in settings for recipe in find_recipes(setting) if recipe.ends]
+    judged = [
+        (setting.label, judgement)
+        for setting in settings
+        for judgement in judge_setting(setting, by_name=len(recipes) > 1)
+    ]
     sections = []
     for setting_label, judgement in judged:
         label = ", ".join(part for part in (setting_label, judgement.label) if part) if len(judged) > 1 else ""

@@ -60,10 +60,14 @@ def probed_layers(network: nn.Module) -> list[str]:
 
 
 def probe_steps(max_steps: int, val_every_steps: int) -> frozenset[int]:
-    """The validation boundaries at which gradients are measured: evenly spread, and the last step always."""
-    boundaries = [*range(val_every_steps, max_steps, val_every_steps), max_steps]
-    num_probes = min(MOST_PROBES, len(boundaries), max(1, max_steps // STEPS_PER_PROBE))
-    return frozenset(boundaries[(idx + 1) * len(boundaries) // num_probes - 1] for idx in range(num_probes))
+    """The validation boundaries at which gradients are measured: the last, and those nearest to a geometric series.
+
+    Gradients change most at the beginning.
+    """
+    boundaries = np.array([*range(val_every_steps, max_steps, val_every_steps), max_steps])
+    num_probes = min(MOST_PROBES, max(1, max_steps // STEPS_PER_PROBE))
+    wanted = np.geomspace(boundaries[-1], boundaries[0], num_probes)
+    return frozenset(int(boundaries[np.abs(boundaries - step).argmin()]) for step in wanted)
 
 
 def gradient_norms(
