@@ -158,6 +158,24 @@ def test_zero_is_allowed_where_it_has_a_meaning_and_less_is_not(key: str) -> Non
     refused(rf"{key.replace('__', '.')}=-1(\.0)?: must not be negative", **{key: -1})
 
 
+NONSENSE = [
+    *(("optimizer__momentum", value) for value in (1, 5)),
+    *(("optimizer__lr", value) for value in (1e39, 1e308)),
+    ("optimizer__weight_decay", 1e39),
+    *(("schedule__milestones", value) for value in ([48000, 32000], [-5, 10])),
+    ("schedule__factor", 1e18),
+    *(("data__flip", value) for value in (-1, 2)),
+    ("model__freeze", "???"),
+    *((key, 10**18) for key in ("trainer__max_steps", "data__batch_size", "data__eval_batch_size", "data__val_size")),
+    ("model__depth", 600002),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), NONSENSE)
+def test_what_no_run_can_mean_is_refused_by_its_key(key: str, value: Any) -> None:
+    refused(re.escape(key.replace("__", ".")), **{key: value})
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize(
     "key", ["optimizer__lr", "optimizer__momentum", "schedule__factor", "checkpoint__every_minutes"]

@@ -147,6 +147,15 @@ def test_every_kind_of_image_becomes_three_channels(tmp_path: Path, mode: str) -
     assert decode(path, None).shape == (7, 5, 3)
 
 
+def test_of_16_bits_the_upper_8_are_kept_and_floats_are_refused(tmp_path: Path) -> None:
+    upper = np.array([[0, 40, 80], [120, 200, 255]], np.uint16)
+    Image.fromarray(upper * 256 + 7).save(tmp_path / "grey.png")
+    assert decode(tmp_path / "grey.png", None)[..., 0].tolist() == upper.tolist()
+    Image.fromarray(np.full((2, 3), 0.5, np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(InputError, match=r"float\.tif holds floats"):
+        decode(tmp_path / "float.tif", None)
+
+
 def test_a_photograph_is_turned_as_its_camera_says(tmp_path: Path) -> None:
     image = Image.fromarray(np.zeros((10, 20, 3), np.uint8))
     exif = Image.Exif()
@@ -241,9 +250,12 @@ def test_a_file_of_another_size_is_named(tmp_path: Path) -> None:
     assert module(tmp_path, image_size=8).image_shape == (8, 8, 3)
 
 
-@pytest.mark.parametrize("normalization", ["per_pixel", "per_channel"])
-def test_streamed_batches_are_those_from_memory(tmp_path: Path, normalization: str) -> None:
-    write_folder(tmp_path, {"rose": 20, "tulip": 40}, size=(9, 11))
+@pytest.mark.parametrize(
+    ("normalization", "num_images"),
+    [("per_pixel", {"rose": 20, "tulip": 40}), ("per_channel", {"rose": 20, "tulip": 40}), ("per_pixel", DIVIDED)],
+)
+def test_streamed_batches_are_those_from_memory(tmp_path: Path, normalization: str, num_images: dict[str, int]) -> None:
+    write_folder(tmp_path, num_images, size=(9, 11))
     changes = {"normalization": normalization, "crop_padding": 2}
     held = module(tmp_path, changes, image_size=8)
     streamed = module(tmp_path, changes, image_size=8, memory_limit_gib=1e-9)

@@ -23,9 +23,8 @@ from depthlab.runs.code import (
     refuse_other_code,
 )
 from depthlab.runs.execute import RunInProgress
-from depthlab.runs.images import UNKNOWN, ImageChecks
 from depthlab.runs.observer import Observer
-from depthlab.runs.outcome import Outcome, describe, planned
+from depthlab.runs.outcome import Outcome, finished_before, planned
 
 FINGERPRINT = "DEPTHLAB_CODE"  # of the first process, for the others
 
@@ -67,8 +66,7 @@ def run(config: TrainConfig, command: str, expected: str | None = None, observer
         existing = read_record(directory) if (directory / FILE_NAME).exists() else None
         repeats = existing is not None and _repeats(config, code, existing, directory)
         if existing is not None and existing.is_done and not repeats:
-            _check_images(config, existing, directory)
-            return Outcome(existing.status, f"{describe(existing, directory)} (already finished)", directory)
+            return finished_before(config, existing, directory)
         try:
             before = None if repeats else existing
             mine = RunInProgress(config, command, identity, directory, hardware, before, code, observer, writes=True)
@@ -105,22 +103,6 @@ def _repeats(config: TrainConfig, code: Code, existing: Record, directory: Path)
     if existing.code is None and has_work(existing, directory):
         print(f"{directory.name}: {BEFORE_CODE}")
     return False
-
-
-def _check_images(config: TrainConfig, existing: Record, directory: Path) -> None:
-    """A finished run is no answer for other images than it has seen.
-
-    Raises:
-        InputError: they are others.
-    """
-    images = ImageChecks()
-    if difference := images.difference(config, existing):
-        raise InputError(
-            f"{directory}: this run {existing.status} with other images than there are now.\n  differs: {difference}\n"
-            "Bring those back, or give rerun=true, which moves it into .aside and repeats it."
-        )
-    if images.is_unknown(config):
-        print(f"{directory.name}: {UNKNOWN}")
 
 
 def _check_same_in_all_processes(code: Code) -> None:
