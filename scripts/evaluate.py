@@ -1,8 +1,7 @@
 """Evaluate a finished run again: python scripts/evaluate.py run=logs/NAME/RUN"""
 
-import sys
-
 from depthlab.commands.evaluate import main
+from depthlab.runs.exits import end_with
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

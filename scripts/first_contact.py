@@ -1,15 +1,18 @@
 """The first minutes of a GPU: is it right, how fast is it, and with which settings: python scripts/first_contact.py
 
 Seven parts, each in a process of its own with a time limit. What a part found is in OUT/NAME.json as soon as it ends;
-a part that fails does not stop the next. The same line again goes on with the parts that are not done. Without a GPU
-a small form runs on the CPU, with a stand-in for CUDA graphs, and says which parts need a GPU.
+a part that fails does not stop the next. The same line again goes on with the parts that are not done, and keeps what a
+part that was cut short had measured. Without a GPU a small form runs on the CPU, with a stand-in for CUDA graphs, and
+says which parts need a GPU.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,27 +30,30 @@ from depthlab_benchmarks.sides import last_lines
 from depthlab_benchmarks.tables import write_json
 
 OK, FAILED, LATE, NEEDS_GPU = "ok", "failed", "out of time", "needs a GPU"
+CUT, LEFT = "cut short", "not yet"
 DONE = (OK, NEEDS_GPU)
+SMALL_SECONDS = 180  # of a part in the small form, which takes that long altogether on a quiet machine
+SCRATCH = ".scratch"  # in the folder of the parts: what a part writes for itself
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part, what it is for, and the seconds that it may take: on a GPU, and in the small form."""
+    """A part, what it is for, and the seconds that it may take: on a GPU, and in the small form if it has one."""
 
     name: str
     purpose: str
     seconds: int
-    small_seconds: int
+    small_seconds: int | None = SMALL_SECONDS
 
 
 PARTS = (
-    Part("environment", "versions, memory, data, MPS", 90, 60),
-    Part("correctness", "captured steps against ordinary ones, a kill, a continuation", 240, 150),
-    Part("waiting", "no step waits for the host; the sanitizer", 120, 30),
-    Part("timing", "ms a step, nodes, memory, the longest kernels", 420, 60),
-    Part("concurrency", "runs at a time, with and without MPS", 300, 90),
-    Part("baseline", "benchmark.py gpu: against the plain loop", 300, 90),
-    Part("settings", "the best of it all as trainer=measured", 60, 60),
+    Part("environment", "versions, memory, data, MPS", 90),
+    Part("correctness", "captured steps against ordinary ones, a kill, a continuation", 240),
+    Part("waiting", "no step waits for the host; the sanitizer", 120, None),
+    Part("timing", "ms a step, nodes, memory, the longest kernels", 420),
+    Part("concurrency", "runs at a time, with and without MPS", 300),
+    Part("baseline", "benchmark.py gpu: against the plain loop", 300),
+    Part("settings", "the best of it all as trainer=measured", 60),
 )
 
 
@@ -59,12 +65,16 @@ def main() -> int:
     arguments.out.mkdir(parents=True, exist_ok=True)
     is_small = arguments.small or not probe_in_subprocess().gpus
     console = Console() if sys.stdout.isatty() else Console(width=160)
+    until = math.inf if arguments.minutes is None else time.monotonic() + 60 * arguments.minutes
     found = {}
     for part in PARTS:
         if not arguments.parts or part.name in arguments.parts:
-            found[part.name] = _part(part, arguments.out, is_small, arguments.again, console)
+            found[part.name] = _part(part, arguments.out, is_small, arguments.again, until, console)
     console.print(_table(found))
-    return 0 if all(each["status"] in DONE for each in found.values()) else 1
+    missing = [name for name, tree in found.items() if tree["status"] not in DONE]
+    if missing:
+        console.print(f"The same line goes on with: {', '.join(missing)}", highlight=False)
+    return 1 if missing else 0
 
 
 def _parse() -> argparse.Namespace:
@@ -72,6 +82,9 @@ def _parse() -> argparse.Namespace:
     names = [part.name for part in PARTS]
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"all unless named: {', '.join(names)}")
     parser.add_argument("--out", type=Path, default=Path("logs/first_contact"), help="folder (logs/first_contact)")
+    parser.add_argument(
+        "--minutes", type=float, metavar="N", help="start no part that may not end within N minutes from now"
+    )
     parser.add_argument("--small", action="store_true", help="the small form on the CPU, also where there is a GPU")
     parser.add_argument("--again", action="store_true", help="repeat parts that are done")
     arguments = parser.parse_args()
@@ -81,32 +94,41 @@ def _parse() -> argparse.Namespace:
     return arguments
 
 
-def _part(part: Part, out: Path, is_small: bool, again: bool, console: Console) -> dict[str, Any]:
+def _part(part: Part, out: Path, is_small: bool, again: bool, until: float, console: Console) -> dict[str, Any]:
     """What a part found, now or before; its file is written in any case."""
-    path = out / f"{part.name}.json"
+    path, result_path = out / f"{part.name}.json", out / f".{part.name}.result.json"
+    limit = part.small_seconds if is_small else part.seconds
+    head = {"part": part.name, "small": is_small, "limit_seconds": limit}
+    if again:
+        path.unlink(missing_ok=True)
+    elif (cut := _read(result_path)) is not None:  # of a call that was killed
+        write_json({**head, "status": CUT, "seconds": 0, "result": cut, "output": ""}, path)
     before = _read(path)
-    if before is not None and before["status"] in DONE and before["small"] == is_small and not again:
+    if before is not None and before.get("status") in DONE and before.get("small") == is_small:
         console.print(f"{part.name}: done before ({before['status']})", highlight=False)
         return before
+    if limit is None:
+        tree = {**head, "status": NEEDS_GPU, "seconds": 0, "result": {"lines": [NEEDS_GPU]}, "output": ""}
+        write_json(tree, path)
+        return tree
+    if time.monotonic() + limit > until:
+        return {**head, "status": LEFT, "seconds": 0, "result": {"lines": [f"may take {limit} s"]}, "output": ""}
     console.print(f"{part.name}: {part.purpose} ...", highlight=False)
-    result_path = out / f".{part.name}.result.json"
     result_path.unlink(missing_ok=True)
-    limit = part.small_seconds if is_small else part.seconds
     started = time.monotonic()
     code, said = _run(part.name, out, is_small, limit)
     result = _read(result_path)  # as far as the part came: it writes after every measurement
-    result_path.unlink(missing_ok=True)
     status = LATE if code is None else (result or {}).get("status", OK) if code == 0 and result else FAILED
     tree = {
-        "part": part.name,
+        **head,
         "status": status,
-        "small": is_small,
         "seconds": round(time.monotonic() - started, 1),
-        "limit_seconds": limit,
         "result": result,
         "output": said if status in (FAILED, LATE) else "",
     }
     write_json(tree, path)
+    result_path.unlink(missing_ok=True)
+    shutil.rmtree(out / SCRATCH, ignore_errors=True)
     console.print(f"{part.name}: {status}, {tree['seconds']} s", highlight=False)
     return tree
 

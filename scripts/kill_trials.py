@@ -6,8 +6,9 @@ those of the uninterrupted run, bit for bit; no record may be lost and no proces
 phase of a run, and over publishing. With --stop the runs are asked to stop instead (SIGTERM, SIGINT, SIGUSR1, SIGUSR2):
 each start must then end with exit code 75 and a checkpoint of its last step.
 
-Starts are forks of one process that has imported everything, but for kills during imports and data-parallel runs, which
-are processes of their own. Linux only. Exit code 0 if nothing was wrong.
+Starts are forks of one process that has imported everything, and so is the second process of a data-parallel run. Kills
+during imports strike real processes, as do a few stops of data-parallel runs. Linux only. Exit code 0 if nothing was
+wrong.
 """
 
 from __future__ import annotations
@@ -29,7 +30,17 @@ from typing import Any
 from moments import KINDS, Moment
 from rich.console import Console
 from rich.table import Table
-from trial_attempts import PARALLEL, PROCESS, PUBLISHING, SEEDS, Attempt, Bench, PublishingAttempt, Trial
+from trial_attempts import (
+    PARALLEL,
+    PARALLEL_PROCESSES,
+    PROCESS,
+    PUBLISHING,
+    SEEDS,
+    Attempt,
+    Bench,
+    PublishingAttempt,
+    Trial,
+)
 
 from depthlab.config.hardware import probe
 from depthlab.records.atomic_files import replacing
@@ -37,10 +48,13 @@ from depthlab.records.environment import git_state
 
 # How often a variant is drawn, of a hundred trials.
 KILLED = {
-    **{"ordinary": 29, "dense": 15, "ema": 13, "early stopping": 13, "compiled": 8, "bf16": 5, "accumulating": 4},
-    **{"chunks": 5, PUBLISHING: 4, PROCESS: 4},
+    **{"ordinary": 25, "dense": 15, "ema": 13, "early stopping": 13, "compiled": 8, "bf16": 5, "accumulating": 4},
+    **{"chunks": 5, PARALLEL: 4, PUBLISHING: 4, PROCESS: 4},
 }
-STOPPED = {"ordinary": 28, "accumulating": 24, "chunks": 20, "ema": 5, "early stopping": 5, PARALLEL: 10, PROCESS: 8}
+STOPPED = {
+    **{"ordinary": 28, "accumulating": 24, "chunks": 20, "ema": 5, "early stopping": 5, PARALLEL: 10, PROCESS: 7},
+    **{PARALLEL_PROCESSES: 1},
+}
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 NUM_KILLS = (1, 1, 1, 2, 3)
 # How often a phase of a forked run is drawn; a network is built in a moment.
@@ -69,7 +83,7 @@ def draw(idx: int, seed: int, is_stop: bool, variants: Mapping[str, int]) -> Tri
     """A trial; the same one for the same number and seed."""
     chance = random.Random(f"{seed} {idx} {is_stop}")
     (variant,) = chance.choices(list(variants), list(variants.values()))
-    phase = {PUBLISHING: PUBLISHING, PROCESS: "import", PARALLEL: "import"}.get(variant)
+    phase = {PUBLISHING: PUBLISHING, PROCESS: "import", PARALLEL_PROCESSES: "import"}.get(variant)
     moments = [
         Moment(
             chance.choice(STOPS) if is_stop else signal.SIGKILL,
@@ -77,7 +91,7 @@ def draw(idx: int, seed: int, is_stop: bool, variants: Mapping[str, int]) -> Tri
             "time" if phase == "import" else chance.choice(KINDS),
             chance.random(),
         )
-        for _ in range(1 if variant == PARALLEL else chance.choice(NUM_KILLS))
+        for _ in range(1 if variant == PARALLEL_PROCESSES else chance.choice(NUM_KILLS))
     ]
     return Trial(idx, variant, chance.choice(SEEDS), tuple(moments))
 

@@ -1,8 +1,7 @@
 """Copy the runs of sweeps into results/: python scripts/publish.py logs/digits_depth"""
 
-import sys
-
 from depthlab.commands.publish import main
+from depthlab.runs.exits import end_with
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

@@ -1,8 +1,7 @@
 """Turn the records of a sweep into tables, figures and a page: python scripts/report.py logs/quickstart"""
 
-import sys
-
 from depthlab.commands.report import main
+from depthlab.runs.exits import end_with
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

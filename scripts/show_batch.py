@@ -1,8 +1,7 @@
 """Save a training batch as a picture: python scripts/show_batch.py --help"""
 
-import sys
-
 from depthlab.commands.data import show_batch
+from depthlab.runs.exits import end_with
 
 if __name__ == "__main__":
-    sys.exit(show_batch())
+    end_with(show_batch)

@@ -1,8 +1,7 @@
 """List runs with state, step, error and age: python scripts/status.py logs"""
 
-import sys
-
 from depthlab.commands.status import main
+from depthlab.runs.exits import end_with
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

@@ -12,9 +12,12 @@ setup "[dev]"
 .venv/bin/ruff format --check .
 .venv/bin/mypy
 export OMP_NUM_THREADS=1
-# A worker for each core. No test measures time: speed is shown in the benchmark.
+# Many tests start Python; none of them then compiles the package, also where PYTHONDONTWRITEBYTECODE is set.
+.venv/bin/python -m compileall -q src
+# A worker for each core, and one session, so that what tests share is made once and no core idles in between.
+# No test measures time: speed is shown in the benchmark.
 case "${1:-}" in
-  "") .venv/bin/python -m pytest -m "not slow" -n auto && .venv/bin/python -m pytest -m slow -n auto ;;
+  "") .venv/bin/python -m pytest -n auto ;;
   fast) shift && .venv/bin/python -m pytest -m "not slow" -n auto "$@" ;;
   *) .venv/bin/python -m pytest "$@" ;;
 esac

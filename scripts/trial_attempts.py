@@ -20,8 +20,10 @@ from depthlab.records.record import read_record
 from depthlab.runs import exits
 
 SEEDS = (1, 2)
-# Of these, a publication and a run in a process of its own are made from an ordinary run.
-PUBLISHING, PROCESS, PARALLEL = "publishing", "real process", "data-parallel"
+PUBLISHING, PROCESS, PARALLEL, PARALLEL_PROCESSES = (
+    *("publishing", "real process", "data-parallel", "real data-parallel"),
+)
+MADE_FROM = {PUBLISHING: "ordinary", PROCESS: "ordinary", PARALLEL_PROCESSES: PARALLEL}  # these runs
 LEAST_PART = 0.01  # of a phase
 MOST_STEPS = 11  # that a data-parallel run is let make before it is stopped
 
@@ -55,9 +57,7 @@ class Bench:
         """The directory of an uninterrupted run."""
         if (variant, seed) not in self._wholes:
             logs = self.folder / f"whole-{variant}-{seed}"
-            if variant == PARALLEL:
-                self.start_process(variant, seed, logs, lambda process: None)
-            elif variant in self.forks.extents:
+            if variant in self.forks.extents:
                 self.start(variant, seed, logs)
             else:  # the first time everything is imported, the second time the phases are measured
                 self.forks.measure(variant, self._job(variant, seed, logs.with_name(f"warm-{logs.name}")))
@@ -109,7 +109,8 @@ class Bench:
         return self._composed[variant, seed]
 
     def _job(self, variant: str, seed: int, logs: Path) -> Callable[[Watch], int]:
-        return functools.partial(runs.act_as_job, runs.freeze(self._compose(variant, seed)[1], logs))
+        frozen = runs.freeze(self._compose(variant, seed)[1], logs)
+        return functools.partial(runs.act_as_job, frozen, variant == PARALLEL)
 
     def _await_record(self, process: subprocess.Popen[bytes]) -> None:
         while process.poll() is None:
@@ -126,7 +127,7 @@ class Attempt:
         self.bench = bench
         self.trial = trial
         self.logs = logs
-        self.variant = "ordinary" if trial.variant in (PROCESS, PUBLISHING) else trial.variant
+        self.variant = MADE_FROM.get(trial.variant, trial.variant)
         self.whole = bench.whole(self.variant, trial.seed)
         self.struck_in: list[str] = []
         self.codes: list[int] = []
@@ -168,8 +169,8 @@ class Attempt:
         self.logs.mkdir()
 
     def _start(self, moment: Moment | None) -> runs.Start:
-        if self.trial.variant == PARALLEL or (self.trial.variant == PROCESS and moment):
-            strike = functools.partial(self._strike, moment) if moment else lambda process: None
+        if moment and self.trial.variant in (PROCESS, PARALLEL_PROCESSES):
+            strike = functools.partial(self._strike, moment)
             return self.bench.start_process(self.variant, self.trial.seed, self.logs, strike)
         return self.bench.start(self.variant, self.trial.seed, self.logs, moment)
 
@@ -178,7 +179,7 @@ class Attempt:
 
         A stop signal waits until there are handlers.
         """
-        steps = int((2 * moment.part - 1) * MOST_STEPS) if self.trial.variant == PARALLEL else -1
+        steps = int((2 * moment.part - 1) * MOST_STEPS) if self.trial.variant == PARALLEL_PROCESSES else -1
         seconds = moment.part * self.bench.measure_imports()
         while process.poll() is None:
             is_time = runs.cpu_seconds(process.pid) >= seconds if steps < 0 else last_step(self.logs) > steps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import gc
 import importlib
 import json
@@ -16,7 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
 import torch
 from moments import STEP, Extent, Moment, SharedMemory, Watch, mark_run, strike_by_clock
@@ -46,7 +48,7 @@ VARIANTS: Mapping[str, tuple[str, ...]] = {
     "bf16": (*_ONE, *_RESNET, "trainer.precision=bf16-mixed"),
     "accumulating": (*_ONE, *_RESNET, "trainer.accumulate_grad_batches=8", "data.batch_size=16"),
     "chunks": (*_ONE, *_RESNET, "trainer.steps_per_replay=2", "logger.every_steps=2"),
-    "data-parallel": (*_COMMON, "trainer=ddp_cpu", *_RESNET, "checkpoint.every_steps=4"),
+    "data-parallel": (*_ONE, *_RESNET, "trainer=ddp_cpu"),
 }
 
 
@@ -83,14 +85,67 @@ def freeze(tree: Mapping[str, Any], logs: Path) -> Path:
     return path
 
 
-def act_as_job(frozen: Path, watch: Watch) -> int:
-    """Be the process of one run; the exit code."""
+def act_as_job(frozen: Path, is_parallel: bool, watch: Watch) -> int:
+    """Be the process of one run, or the first one of a data-parallel run; the exit code."""
+    from lightning.pytorch.strategies.launchers import subprocess_script
+
     from depthlab.runs import build, process
 
+    if is_parallel:  # forked before this process has files and handlers that a new one would not have
+        vars(subprocess_script)["subprocess"] = SimpleNamespace(Popen=SecondProcess(watch))
     # Only a GPU captures steps. The same chunks are run here without a graph.
     vars(build)["why_not_capturable"] = lambda *arguments: None
     mark_run(watch)
     sys.argv = ["depthlab.runs.process", str(frozen)]
+    return process.main()
+
+
+class SecondProcess:
+    """The other process of a data-parallel run: a fork that waits for the environment that Lightning gives a new one.
+
+    Instances stand for `subprocess.Popen` in Lightning's launcher, and for what that returns.
+    """
+
+    def __init__(self, watch: Watch) -> None:
+        receiver, self._sender = os.pipe()
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if not self.pid:
+            watch.moment = None  # only the first process is struck
+            sys.setprofile(None)
+            os.close(self._sender)
+            _end_with(functools.partial(_act_as_second, receiver))
+        os.close(receiver)
+
+    def __call__(self, command: Sequence[str], env: Mapping[str, str], cwd: str | None) -> SecondProcess:
+        with os.fdopen(self._sender, "w") as file:
+            json.dump({"frozen": command[-1], "environment": dict(env)}, file)
+        return self
+
+    def poll(self) -> int | None:
+        """The exit code, None while it runs."""
+        if self.returncode is None:
+            ended, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if ended else None
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+
+def _act_as_second(receiver: int) -> int:
+    from depthlab.runs import process
+
+    with os.fdopen(receiver) as file:
+        content = file.read()
+    if not content:  # the first process has ended before it needed another one
+        return 0
+    started = json.loads(content)
+    os.environ.clear()
+    os.environ.update(started["environment"])
+    sys.argv = ["depthlab.runs.process", started["frozen"]]
     return process.main()
 
 
@@ -174,15 +229,21 @@ def _be_child(
     extent: Extent,
     said: Path,
     counts_all: bool,
-) -> None:
-    """The rest of a forked process, which must not return into its parent's code."""
-    code = 1
-    try:
+) -> NoReturn:
+    def be_struck() -> int:
         output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        watch = Watch(memory, moment, extent, counts_all)
-        code = act(watch)
+        return act(Watch(memory, moment, extent, counts_all))
+
+    _end_with(be_struck)
+
+
+def _end_with(act: Callable[[], int]) -> NoReturn:
+    """The rest of a forked process, which must not return into its parent's code."""
+    code = 1
+    try:
+        code = act()
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 1
     except BaseException:
@@ -199,8 +260,19 @@ def _import(names: Sequence[str]) -> None:
     for name in names:
         with suppress(Exception):
             importlib.import_module(name)
+    if "torch._inductor.codecache" in names:
+        _prepare_compiling()
     if len(list(Path("/proc/self/task").iterdir())) > 1:
         raise RuntimeError("a module started a thread when it was imported: forks would lack it")
+
+
+def _prepare_compiling() -> None:
+    """Do once what each process that compiles does first: it reads the source of torch and of triton for its keys."""
+    from torch._inductor import codecache, config
+
+    config.cpp_cache_precompile_headers = False  # all that is compiled lies in the cache
+    codecache.torch_key()
+    codecache.CacheBase.get_system()
 
 
 def _wait(has_ended: Callable[[], bool], pid: int) -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,7 @@ from _pytest.mark.structures import ParameterSet
 from omegaconf import OmegaConf
 
 from depthlab.config.check import check
+from depthlab.config.registry import components, groups
 from depthlab.config.schema import TrainConfig
 
 from .warm import Warm
@@ -37,6 +39,25 @@ def load_script(name: str) -> ModuleType:
     sys.modules[spec.name] = module  # dataclasses look their module up there
     spec.loader.exec_module(module)
     return module
+
+
+# Folders of whole runs and processes. They come first, so that no long test is left for the end.
+LONGEST = ("tests/runs/", "tests/test_", "tests/sweeps/", "tests/training/", "tests/config/", "tests/report/")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Each worker takes tests that lie together, which make the fixtures of a module once, and steals when idle."""
+    if config.getoption("dist", "no") == "load":
+        config.option.dist = "worksteal"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the folders of long tests before those of short ones."""
+
+    def place(item: pytest.Item) -> int:
+        return next((rank for rank, start in enumerate(LONGEST) if item.nodeid.startswith(start)), len(LONGEST))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +84,13 @@ def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def compose_tree(*overrides: str) -> dict[str, object]:
     """The resolved configuration that these overrides give, as plain data."""
+    registered = tuple(each.spec for group in groups() for each in components(group).values())
+    return deepcopy(_composed(overrides, os.environ.get("DEPTHLAB_DATA_DIR"), registered))
+
+
+@cache
+def _composed(overrides: tuple[str, ...], *depends_on: object) -> dict[str, object]:
+    """The tests of a process compose each configuration once; `depends_on` is what else decides about it."""
     from hydra import compose, initialize_config_dir
 
     with initialize_config_dir(config_dir=str(ROOT / "configs"), version_base="1.3"):
@@ -79,19 +107,22 @@ def slowly(*values: object) -> list[ParameterSet]:
 
 def compose_short(log_dir: Path, *overrides: str) -> TrainConfig:
     """A short run on the digits, on one CPU thread."""
-    return check(
-        compose_tree(
-            "data=digits",
-            "trainer=cpu",
-            "trainer.num_threads=1",
-            "trainer.max_steps=12",
-            "trainer.val_every_steps=6",
-            "logger=csv",
-            "logger.every_steps=3",
-            f"paths.log_dir={log_dir}",
-            *overrides,
-        )
+    tree = compose_tree(
+        "data=digits",
+        "trainer=cpu",
+        "trainer.num_threads=1",
+        "trainer.max_steps=12",
+        "trainer.val_every_steps=6",
+        "logger=csv",
+        "logger.every_steps=3",
+        "paths.log_dir=logs",
+        *overrides,
     )
+    paths = tree["paths"]
+    assert isinstance(paths, dict)
+    if paths["log_dir"] == "logs":  # set here, since a folder of each test's own would compose anew in each
+        paths["log_dir"] = str(log_dir)
+    return check(tree)
 
 
 @pytest.fixture

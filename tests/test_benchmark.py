@@ -20,10 +20,12 @@ from depthlab.config.schema import TrainerConfig, as_dict
 from depthlab.config.spec import composed_values
 from depthlab.runs.build import build_data, build_module, build_network
 from depthlab.runs.run import run
+from depthlab_benchmarks import contact_steps
 from depthlab_benchmarks.baseline import PilImages, build_loader, build_plain_network, build_transform
 from depthlab_benchmarks.captured import VARIANTS
 from depthlab_benchmarks.clock import Spans
-from depthlab_benchmarks.contact_parts import as_overrides
+from depthlab_benchmarks.contact_parts import as_overrides, sweeps
+from depthlab_benchmarks.contact_steps import Contact, largest_difference
 from depthlab_benchmarks.measure import Comparison, summarize
 from depthlab_benchmarks.recipe import write_config
 from depthlab_benchmarks.side_settings import describe_side
@@ -330,6 +332,7 @@ def test_the_small_form_of_first_contact_is_green_and_says_what_needs_a_gpu(comm
     assert sum(tree["seconds"] for tree in parts.values()) < 180
     assert f"{len(VARIANTS)} of {len(VARIANTS)} variants equal bit for bit" in done.stdout
     assert (out / "trainer" / "measured.yaml").read_text().startswith("# @package _global_")
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]  # what a part wrote for itself
     again = command(FIRST_CONTACT, "--small", "--out", str(out))
     assert again.stdout.count("done before") == 7
 
@@ -345,7 +348,8 @@ def part_script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str) -> A
         return run_part([sys.executable, "-c", text], **options)
 
     monkeypatch.setattr(script.subprocess, "Popen", start)
-    monkeypatch.setattr(script, "PARTS", [replace(part, small_seconds=2) for part in script.PARTS[:3]])
+    hanging, good, waiting = script.PARTS[:3]
+    monkeypatch.setattr(script, "PARTS", [replace(hanging, small_seconds=2), good, waiting])
     return script
 
 
@@ -356,7 +360,7 @@ if name == "environment":
     time.sleep(60)
 if name == "correctness" and not (out / "mended").exists():
     sys.exit("it broke")
-found.write_text(json.dumps({"lines": ["fine"], "status": "needs a GPU"} if name == "waiting" else {"lines": ["fine"]}))
+found.write_text(json.dumps({"lines": ["fine"]}))
 """
 
 
@@ -378,6 +382,61 @@ def test_a_part_that_fails_or_takes_too_long_does_not_stop_the_next(
     said = capsys.readouterr().out
     assert "waiting: done before (needs a GPU)" in said
     assert "correctness: ok" in said
+
+
+def test_no_part_is_started_that_may_not_end_in_time(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = part_script(monkeypatch, tmp_path, CODE)
+    (tmp_path / "mended").touch()
+    monkeypatch.setattr(script, "PARTS", [script.PARTS[1], replace(script.PARTS[0], small_seconds=1000)])
+    monkeypatch.setattr(sys, "argv", [FIRST_CONTACT, "--small", "--out", str(tmp_path), "--minutes", "4"])
+    assert script.main() == 1
+    said = capsys.readouterr().out
+    assert "correctness: ok" in said
+    assert "may take 1000 s" in said
+    assert "The same line goes on with: environment" in said
+    assert not (tmp_path / "environment.json").exists()
+
+
+def test_what_a_part_had_measured_when_it_was_killed_is_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = {"resnet20, captured": {"ms": 1.0}, "resnet20, ordinary": {"error": "none"}}
+    (tmp_path / ".correctness.result.json").write_text(json.dumps({"lines": [], "rows": rows}))
+    code = "before = json.loads((out / 'correctness.json').read_text())\n"
+    code += "(out / f'.{name}.result.json').write_text(json.dumps({'lines': [before['status']], **before['result']}))"
+    script = part_script(monkeypatch, tmp_path, code)
+    monkeypatch.setattr(sys, "argv", [FIRST_CONTACT, "correctness", "--small", "--out", str(tmp_path)])
+    assert script.main() == 0
+    tree = json.loads((tmp_path / "correctness.json").read_text())
+    assert (tree["status"], tree["result"]["rows"]) == ("ok", rows)
+    assert Contact("correctness", tmp_path, True).rows("ms") == {"resnet20, captured": {"ms": 1.0}}
+    assert Contact("correctness", tmp_path, False).rows("ms") == {}
+
+
+def test_what_cannot_be_profiled_keeps_its_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    graph = (None, lambda: 1 // 0)
+    monkeypatch.setattr(
+        contact_steps, "_time", lambda *args: ({"ms": 1.0, "mib": 2.0, "nodes": 3, "first_seconds": 4.0}, graph)
+    )
+    monkeypatch.setattr(contact_steps, "longest_kernels", lambda replay: replay())
+    contact = Contact("timing", tmp_path, True)
+    contact_steps.timing(contact)
+    row = contact.found["rows"]["resnet8, captured"]
+    assert row["ms"] == 1.0
+    assert row["kernels_error"].startswith("ZeroDivisionError")
+
+
+def test_the_sweeps_that_say_most_come_first() -> None:
+    assert sweeps(False, False) == [(1, "off"), (4, "off"), (8, "off"), (2, "off"), (6, "off")]
+    assert sweeps(False, True)[:4] == [(1, "off"), (4, "on"), (4, "off"), (8, "on")]
+    assert sweeps(True, False) == [(2, "off")]
+
+
+def test_losses_that_are_no_numbers_are_not_equal() -> None:
+    assert largest_difference([1.0, 2.2], [1.0, 2.0]) == pytest.approx(0.1)
+    assert largest_difference([float("nan"), 2.0], [1.0, 2.0]) == float("inf")
 
 
 def test_the_best_settings_are_those_with_the_least_time_over_all_depths() -> None:

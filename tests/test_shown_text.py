@@ -32,6 +32,16 @@ from .report.synthetic import write_run
 HOSTILE = "\x1b]0;x\x07\x1b[31mnet[a](http://b)![c](d)\n# h\n<script>alert(1)</script>|\ud800\u202e$\\undefined$"
 
 
+def test_tables_in_files_are_not_cut_to_80_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    table = Grid(*(f"a column with a long name {idx}" for idx in range(4)))
+    console = TextConsole(file=(out := io.StringIO()))
+    console.print(table)
+    assert "a column with a long name 3" in out.getvalue()
+    monkeypatch.setenv("COLUMNS", "70")
+    assert (console.width, TextConsole(file=out).width, TextConsole(file=out, width=50).width) == (160, 70, 50)
+
+
 def test_a_line_has_no_control_characters_and_an_end() -> None:
     assert one_line("digits_depth: 6.97 ± 0.16 %") == "digits_depth: 6.97 ± 0.16 %"
     assert one_line("a\nb\tc\x1b[31m\x00\udcff\u202e") == "a b c\ufffd[31m\ufffd\ufffd\ufffd"

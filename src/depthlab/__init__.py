@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from depthlab.runs.evaluate import load_run as load_run
     from depthlab.runs.open_run import open_run as open_run
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 __all__ = ["diff", "load_run", "open_run", "runs"]
 
 _PLACES = {"open_run": "depthlab.runs.open_run", "load_run": "depthlab.runs.evaluate", "diff": "depthlab.runs"}

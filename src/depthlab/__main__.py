@@ -8,7 +8,7 @@ import sys
 from importlib import import_module
 
 from depthlab.config.program import program_words
-from depthlab.runs.exits import prepare_signals
+from depthlab.runs.exits import end_with, prepare_signals
 
 COMMANDS = {
     "train": "train a run or a sweep; --help lists groups, options and keys",
@@ -56,5 +56,10 @@ def _usage(program: str) -> str:
     return "\n".join([f"usage: {program} COMMAND ...", "", *lines, "", f"{program} COMMAND --help says more."])
 
 
+def command() -> None:
+    """The command as the whole of a process."""
+    end_with(main)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

@@ -22,8 +22,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from depthlab.config.schema import TrainConfig
+from depthlab.data.datamodule import ImageDataModule
 from depthlab.runs.build import build_data, build_module, build_network, build_trainer
-from depthlab.training.capture import Capture, Replay
+from depthlab.training.capture import Capture, Replay, capture_into
 from depthlab.training.graph_steps import CAPTURES, GraphStepper
 from depthlab.training.module import SupervisedModule
 
@@ -53,7 +54,9 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "stochastic depth": ("model.stochastic_depth=0.5",),
     "activation checkpointing": ("model.activation_checkpointing=true",),
     "frozen parts": ("model.freeze=until:layer1", "optimizer.backbone_lr_factor=0.1"),
+    "label smoothing, nesterov": ("augment.label_smoothing=0.1", "augment.mixup=0.2", "optimizer.nesterov=true"),
     "bf16": ("trainer.precision=bf16-mixed",),
+    "bf16, clipping": ("trainer.precision=bf16-mixed", "trainer.gradient_clip_val=0.1"),
     "bf16, activation checkpointing": ("trainer.precision=bf16-mixed", "model.activation_checkpointing=true"),
     "bf16, frozen parts": ("trainer.precision=bf16-mixed", "model.freeze=until:layer1"),
     "regression": ("data=noisy_digits", "task=regression", "model=residual_restorer20"),
@@ -157,13 +160,14 @@ class Bench:
     Args:
         config: checked and resolved.
         capture: captures the step; None for ordinary steps in chunks.
+        data: its images, where they have been read.
     """
 
-    def __init__(self, config: TrainConfig, capture: Capture | None) -> None:
+    def __init__(self, config: TrainConfig, capture: Capture | None, data: ImageDataModule | None = None) -> None:
         self.config = config
         trainer = config.trainer
         self.device = torch.device({"gpu": "cuda"}.get(trainer.accelerator, trainer.accelerator))
-        self.data = build_data(config)
+        self.data = data or build_data(config)
         network = build_network(config, self.data.image_spec, self.data.num_outputs, self.data.normalization)
         self.module: SupervisedModule = build_module(config, network, self.data.num_outputs)
         self.module.to(self.device).train()
@@ -212,10 +216,9 @@ def differences(one: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
 
 def counted_graph(take_step: Callable[[], None]) -> tuple[Replay, int | None]:
     """A step as a CUDA graph, and its number of nodes; None where torch cannot write the graph down."""
-    graph = torch.cuda.CUDAGraph()
-    graph.enable_debug_mode()
-    with torch.cuda.graph(graph):
-        take_step()
+    graph = torch.cuda.CUDAGraph(keep_graph=True)
+    capture_into(graph, take_step)
+    graph.instantiate()
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "graph.dot"

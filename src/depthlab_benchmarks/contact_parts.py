@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -59,24 +58,32 @@ def _driver() -> str:
 
 def concurrency(contact: Contact) -> None:
     """Runs an hour while one, two, four, six and eight runs train at a time, with and without MPS."""
-    rows: dict[str, dict[str, Any]] = {}
+    rows = contact.rows("images_per_second")
     has_mps = bool(contact.before("environment").get("mps", not contact.is_small))
-    for mps in ("off", "on") if has_mps else ("off",):
-        for jobs in (2,) if contact.is_small else (1, 2, 4, 6, 8):
-            key = f"{jobs} at a time" + (", MPS" if mps == "on" else "")
+    for jobs, mps in sweeps(contact.is_small, has_mps):
+        key = f"{jobs} at a time" + (", MPS" if mps == "on" else "")
+        if key not in rows:
             rows[key] = {"jobs": jobs, "mps": mps, **_sweep(contact, jobs, mps)}
-            contact.note(rows=rows)
-            rate = rows[key]["images_per_second"]
-            contact.say(f"{key}: {'failed' if rate is None else f'{rate:,.0f} img/s together'}")
+        contact.note(rows=rows)
+        rate = rows[key]["images_per_second"]
+        contact.say(f"{key}: {'failed' if rate is None else f'{rate:,.0f} img/s together'}")
     if not has_mps:
-        contact.say("MPS: needs a GPU" if contact.is_small else "MPS: cannot be started here")
+        contact.say("MPS: needs a GPU" if contact.is_small else "MPS: cannot be used here")
     if all(row["images_per_second"] is None for row in rows.values()):
         raise SystemExit("no sweep ended well")
 
 
+def sweeps(is_small: bool, has_mps: bool) -> list[tuple[int, str]]:
+    """Jobs at a time, and whether with MPS, which one job does without. What says most comes first."""
+    if is_small:
+        return [(2, "off")]
+    modes = ("on", "off") if has_mps else ("off",)
+    return [(1, "off"), *((jobs, mps) for jobs in (4, 8, 2, 6) for mps in modes)]
+
+
 def _sweep(contact: Contact, jobs: int, mps: str) -> dict[str, Any]:
-    logs = tempfile.mkdtemp(prefix="sweep-", dir=contact.out)
-    steps = 8 if contact.is_small else 8000
+    logs = contact.scratch()
+    steps = 8 if contact.is_small else 8000 if jobs <= 2 else 4000
     place = ["trainer=cpu", "data=digits", "model.depth=8"] if contact.is_small else ["trainer=gpu", "data=cifar10"]
     place += [] if contact.is_small else ["trainer.steps_per_replay=50", "checkpoint.every_steps=null"]
     command = [*TRAIN, "model=resnet20", *place, "logger=csv", f"trainer.max_steps={steps}"]
@@ -87,7 +94,7 @@ def _sweep(contact: Contact, jobs: int, mps: str) -> dict[str, Any]:
     seconds = time.monotonic() - started
     if done.returncode:
         return {"images_per_second": None, "seconds": seconds, "output": (done.stdout + done.stderr)[-2000:]}
-    rates = [read_record(path.parent).images_per_second for path in Path(logs).rglob("record.json")]
+    rates = [read_record(path.parent).images_per_second for path in logs.rglob("record.json")]
     known = [rate for rate in rates if rate]
     return {"images_per_second": sum(known), "seconds": seconds, "runs": len(known)}
 

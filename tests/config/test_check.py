@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import copy
 import re
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from depthlab.config.check import check
+from depthlab.config.check import _typed, check
 from depthlab.config.hydra_options import steps_if_deep
 from depthlab.config.identity import find_key, flatten
 from depthlab.config.nearest import nearest
 from depthlab.config.registry import components
 from depthlab.config.schema import as_dict, known_keys
+from depthlab.config.spec import key
 from depthlab.errors import InputError
 
 from ..conftest import compose_tree
@@ -154,6 +156,24 @@ def test_what_must_be_positive_is(key: str, value: int) -> None:
 def test_zero_is_allowed_where_it_has_a_meaning_and_less_is_not(key: str) -> None:
     check(tree_with(**{key: 0}))
     refused(rf"{key.replace('__', '.')}=-1(\.0)?: must not be negative", **{key: -1})
+
+
+NONSENSE = [
+    *(("optimizer__momentum", value) for value in (1, 5)),
+    *(("optimizer__lr", value) for value in (1e39, 1e308)),
+    ("optimizer__weight_decay", 1e39),
+    *(("schedule__milestones", value) for value in ([48000, 32000], [-5, 10])),
+    ("schedule__factor", 1e18),
+    *(("data__flip", value) for value in (-1, 2)),
+    ("model__freeze", "???"),
+    *((key, 10**18) for key in ("trainer__max_steps", "data__batch_size", "data__eval_batch_size", "data__val_size")),
+    ("model__depth", 600002),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), NONSENSE)
+def test_what_no_run_can_mean_is_refused_by_its_key(key: str, value: Any) -> None:
+    refused(re.escape(key.replace("__", ".")), **{key: value})
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -337,6 +357,21 @@ def test_numbers_that_nothing_can_hold_are_refused(key: str, value: int) -> None
 def test_nearest_points_at_one_name_or_lists_all() -> None:
     assert nearest("resnt", ["resnet", "plain"]) == "Did you mean resnet?"
     assert nearest("xyz", ["b", "a"]) == "Valid: a, b."
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Keys with defaults."""
+
+    steps: list[int] = key((1, 2), help="a list")
+    count: int = key(3, help="a number")
+
+
+def test_values_of_one_check_are_not_the_defaults_of_the_next() -> None:
+    given = _typed(Listed, {"steps": [5], "count": 7}, "listed")
+    given.steps.append(6)
+    _typed(Listed, {}, "listed", defaults=True).steps.append(8)
+    assert _typed(Listed, {}, "listed", defaults=True) == Listed()
 
 
 @pytest.mark.parametrize(("depth", "steps"), [(20, 0), (56, 0), (109, 0), (110, 400), (1202, 400)])

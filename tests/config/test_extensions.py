@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from depthlab.config.registry import _content_version
+
 from .extensions import HEAD, TRIANGLE, ask, write_distribution, write_namespace
 
 NAMES = "import json; print(json.dumps(sorted(components('schedule'))))"
@@ -23,6 +25,18 @@ def test_a_file_in_the_namespace_package_is_found_with_its_content_as_version(tm
     content = (root / "depthlab_extensions" / "triangle.py").read_bytes()
     version = f"sha256:{hashlib.sha256(content).hexdigest()[:12]}"
     assert json.loads(extensions)["depthlab_extensions.triangle"] == version
+
+
+def test_every_file_of_a_folder_counts_towards_its_version_but_compiled_and_hidden_ones(tmp_path: Path) -> None:
+    folder = tmp_path / "mixer"
+    (folder / "__pycache__").mkdir(parents=True)
+    (folder / "__init__.py").write_text("")
+    versions = [_content_version(str(folder / "__init__.py"))]
+    for name in ("net.py", "table.json", "__pycache__/net.pyc", ".net.py.swp"):
+        (folder / name).write_text(name)
+        versions.append(_content_version(str(folder / "__init__.py")))
+    assert len(set(versions[:3])) == 3
+    assert set(versions[3:]) == {versions[2]}
 
 
 def test_a_namespace_package_may_lie_in_several_places(tmp_path: Path) -> None:
@@ -65,6 +79,23 @@ def test_a_file_that_takes_one_of_our_names_is_named_with_ours(tmp_path: Path) -
     assert "optim/components/cosine.py" in message
     assert str(root / "depthlab_extensions" / "mine.py") in message
     assert message.endswith(" Step\n")
+
+
+@pytest.mark.parametrize("name", ["triangle", "cosine"])
+def test_a_name_that_two_files_register_is_refused_on_the_command_line_with_both(tmp_path: Path, name: str) -> None:
+    mine = TRIANGLE.replace('"triangle"', f'"{name}"')
+    root = write_namespace(tmp_path, first=mine, second=mine)
+    code = f"""
+from contextlib import redirect_stderr
+from io import StringIO
+from depthlab.commands.train import train
+with redirect_stderr(StringIO()) as said:
+    code = train(["schedule={name}", "dry_run=true"])
+print(code, said.getvalue())
+"""
+    answer = ask([root], code)
+    assert answer.startswith(f"2 error: schedule '{name}' is registered twice, in "), answer
+    assert str(root / "depthlab_extensions" / "second.py") in answer
 
 
 def test_one_file_cannot_register_two_classes_under_one_name(tmp_path: Path) -> None:

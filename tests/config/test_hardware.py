@@ -120,3 +120,17 @@ def test_each_process_of_a_run_takes_its_share_of_the_cores(
     machine = Hardware("stub", 16, False, ("simulated",) * 8, False, False)
     assert use_threads(asked(accelerator=accelerator, devices=devices), machine, None) == share
     assert taken == [share]
+
+
+@pytest.mark.parametrize(
+    ("variable", "key", "recorded", "expected"),
+    [("3", None, None, 3), ("3", 2, None, 2), ("3", None, 5, 5), ("many", None, None, 16), ("0", None, None, 16)],
+)
+def test_the_environments_number_of_threads_holds_where_the_configuration_says_none(
+    monkeypatch: pytest.MonkeyPatch, variable: str, key: int | None, recorded: int | None, expected: int
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", variable)
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
+    machine = Hardware("stub", 16, False, (), False, False)
+    trainer = asked(accelerator="cpu", devices=1, num_threads=key)
+    assert use_threads(trainer, machine, recorded) == expected

@@ -211,6 +211,7 @@ def test_training_goes_through_every_number_once_and_pauses_after_each_span(
     first: int, total: int, span: int, epochs: list[list[int]]
 ) -> None:
     batches = TrainBatches(first, total, span)
+    next(iter(batches), None)  # given up, as Lightning does with the first one of a continuation
     assert [list(batches) for _ in epochs] == epochs
 
 

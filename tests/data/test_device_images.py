@@ -10,6 +10,7 @@ from torch import Tensor
 from depthlab.data import image_files as files_module
 from depthlab.data.device_images import DeviceImages, Normalization, fit_normalization
 from depthlab.data.train_stream import AugmentParams
+from depthlab.errors import InputError
 
 CPU = torch.device("cpu")
 KINDS = ("per_pixel", "per_channel")
@@ -110,6 +111,16 @@ def test_per_channel_leaves_mean_0_and_deviation_1() -> None:
     assert mean.abs().max() < 1e-5
     assert (deviation - 1).abs().max() < 1e-5
     assert mean_image.abs().max() > 0.1
+
+
+def test_a_channel_that_is_the_same_everywhere_is_only_shifted() -> None:
+    images = np.random.RandomState(0).randint(0, 255, (20, 4, 4, 3)).astype(np.uint8)
+    images[..., 2] = 9
+    normalization = fit_normalization(images, "per_channel")
+    assert normalization.scale.isfinite().all()
+    assert normalization.deviations()[2] == pytest.approx(1)
+    with pytest.raises(InputError, match="colour"):
+        fit_normalization(np.full_like(images, 9), "per_channel")
 
 
 def test_statistics_in_chunks_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 
 from depthlab.config.registry import lookup
 from depthlab.data.batch import SPLITS
 from depthlab.data.datamodule import ImageDataModule
 from depthlab.data.device_images import DeviceImages
-from depthlab.data.image_files import FileImages, decode
+from depthlab.data.image_files import FileImages, decode, fit_square
 from depthlab.data.streamed_images import MOST_PENDING, StreamedImages, send_together
 from depthlab.errors import InputError
 
@@ -124,11 +125,35 @@ def test_images_of_any_size_are_scaled_by_their_shorter_side_and_cut_to_the_cent
     assert decode(tmp_path / "wide.png", 40).shape == (40, 40, 3)
 
 
+def test_scaling_and_cutting_are_torchvisions_to_the_pixel() -> None:
+    random = np.random.RandomState(0)
+    for size in (8, 32, 33):
+        for height, width in ((8, 8), (32, 33), (33, 32), (7, 91), (100, 75), (641, 427), (50, 51), (3, 299)):
+            picture = Image.fromarray(random.randint(0, 256, (height, width, 3)).astype(np.uint8))
+            scaled = v2.functional.resize(picture, [size], antialias=True)
+            expected = v2.functional.center_crop(scaled, [size, size])
+            assert np.array_equal(fit_square(picture, size, ""), expected)
+
+
+def test_a_strip_is_refused_before_it_is_scaled() -> None:
+    with pytest.raises(InputError, match=r"a.png is 400000x1 pixels: a strip, of which a square of 224"):
+        fit_square(Image.new("L", (400_000, 1)), 224, "a.png")
+
+
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1", "I;16"])
 def test_every_kind_of_image_becomes_three_channels(tmp_path: Path, mode: str) -> None:
     path = tmp_path / ("image.tif" if mode == "CMYK" else "image.png")
     Image.new(mode, (5, 7), 1 if mode == "1" else 0).save(path)
     assert decode(path, None).shape == (7, 5, 3)
+
+
+def test_of_16_bits_the_upper_8_are_kept_and_floats_are_refused(tmp_path: Path) -> None:
+    upper = np.array([[0, 40, 80], [120, 200, 255]], np.uint16)
+    Image.fromarray(upper * 256 + 7).save(tmp_path / "grey.png")
+    assert decode(tmp_path / "grey.png", None)[..., 0].tolist() == upper.tolist()
+    Image.fromarray(np.full((2, 3), 0.5, np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(InputError, match=r"float\.tif holds floats"):
+        decode(tmp_path / "float.tif", None)
 
 
 def test_a_photograph_is_turned_as_its_camera_says(tmp_path: Path) -> None:
@@ -225,9 +250,12 @@ def test_a_file_of_another_size_is_named(tmp_path: Path) -> None:
     assert module(tmp_path, image_size=8).image_shape == (8, 8, 3)
 
 
-@pytest.mark.parametrize("normalization", ["per_pixel", "per_channel"])
-def test_streamed_batches_are_those_from_memory(tmp_path: Path, normalization: str) -> None:
-    write_folder(tmp_path, {"rose": 20, "tulip": 40}, size=(9, 11))
+@pytest.mark.parametrize(
+    ("normalization", "num_images"),
+    [("per_pixel", {"rose": 20, "tulip": 40}), ("per_channel", {"rose": 20, "tulip": 40}), ("per_pixel", DIVIDED)],
+)
+def test_streamed_batches_are_those_from_memory(tmp_path: Path, normalization: str, num_images: dict[str, int]) -> None:
+    write_folder(tmp_path, num_images, size=(9, 11))
     changes = {"normalization": normalization, "crop_padding": 2}
     held = module(tmp_path, changes, image_size=8)
     streamed = module(tmp_path, changes, image_size=8, memory_limit_gib=1e-9)

@@ -69,7 +69,7 @@ def test_stochastic_depth_drops_f_for_whole_images_and_scales_the_others() -> No
 def test_a_dropped_block_passes_its_input_on() -> None:
     network = cifar_net(8, stochastic_depth=0.9)
     block = network.get_submodule("layer1.0")
-    block.survival.survival = 1e-9  # nothing survives
+    block.drop_path.keep_probability = 1e-9  # nothing survives
     x = torch.rand(4, 16, 5, 5)
     assert torch.equal(block(x), x)
 
@@ -149,5 +149,5 @@ def test_masks_go_on_from_a_state_dict_where_they_were() -> None:
 def test_every_block_has_its_own_probability_and_draw() -> None:
     network = cifar_net(20, stochastic_depth=0.5)
     drops = [module for module in network.modules() if isinstance(module, DropPath)]
-    assert [drop.survival for drop in drops] == keep_probabilities(9, 0.5)
+    assert [drop.keep_probability for drop in drops] == keep_probabilities(9, 0.5)
     assert [drop.layer for drop in drops] == list(range(9))

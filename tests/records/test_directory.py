@@ -113,6 +113,17 @@ def test_a_directory_that_was_set_aside_stays_claimed_by_name(run: Path) -> None
     assert (aside / "record.json").read_text() == "{}"
 
 
+def test_of_two_that_are_set_aside_in_one_second_both_are_kept(run: Path) -> None:
+    """Also after the clock was set back."""
+    with claim(run):
+        for text in "123":
+            run.mkdir(exist_ok=True)
+            (run / "record.json").write_text(text)
+            set_aside(run)
+    kept = sorted((run.parent / ".aside").glob("*/record.json"))
+    assert sorted(path.read_text() for path in kept) == ["1", "2", "3"]
+
+
 def test_a_claim_on_a_folder_that_was_removed_is_no_longer_ours(run: Path) -> None:
     """Stopped, its folder removed, the line started again, and continued: two would write to one directory."""
     with claim(run) as first:

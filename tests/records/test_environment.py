@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import depthlab
 from depthlab.records import environment
 from depthlab.records.environment import git_state, machine, source_diff, versions
 
@@ -96,6 +97,7 @@ def test_outside_a_checkout_nothing_is_known(tmp_path: Path) -> None:
 def test_versions_are_those_that_are_imported() -> None:
     found = versions()
     assert found["python"] == platform.python_version()
+    assert found["depthlab"] == depthlab.__version__  # of an editable install, the metadata may be old
     assert torch.__version__.startswith(found["torch"])
     assert {"lightning", "hydra-core", "omegaconf", "numpy", "torchvision", "torchmetrics"} <= found.keys()
 

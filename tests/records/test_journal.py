@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from depthlab.commands.status import _age
 from depthlab.config.identity import Identity
 from depthlab.records import journal
 from depthlab.records.journal import Journal
@@ -94,6 +96,21 @@ def test_time_and_speed_add_up_over_segments(tmp_path: Path, machine: Machine) -
     assert record.finished_at is not None
 
 
+def test_a_clock_that_is_set_back_changes_no_duration(
+    tmp_path: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "_now", lambda: "2026-01-02T00:00:00+00:00")
+    segment = opened(tmp_path)
+    monkeypatch.setattr(journal, "_now", lambda: "2026-01-01T00:00:00+00:00")
+    machine.now += 5
+    segment.close("finished", 4, Times(3.0))
+    record = read_record(tmp_path)
+    assert (record.started_at, record.finished_at) == ("2026-01-02T00:00:00+00:00", "2026-01-01T00:00:00+00:00")
+    assert (record.wall_seconds, record.segments[0].wall_seconds, record.images_per_second) == (5, 5, 40 / 3)
+    os.utime(tmp_path / "record.json", (2**33, 2**33))
+    assert _age(tmp_path) == "0:00:00"
+
+
 def test_the_rate_leaves_out_what_is_compiled_and_captured_at_first(tmp_path: Path, machine: Machine) -> None:
     journal = opened(tmp_path)
     journal.note(50, Times(60.0, 50, 60.0))
@@ -126,6 +143,29 @@ def test_a_continuation_under_others_says_so(tmp_path: Path, machine: Machine) -
     machine.versions["torch"] = "2"
     changes = opened(tmp_path, existing=read_record(tmp_path)).changes()
     assert changes == ["versions was {'torch': '1'} and is now {'torch': '2'}"]
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "link elsewhere", "not text", "the same", "another"])
+def test_a_difference_that_lies_there_is_opened_only_where_it_is_a_runs(
+    tmp_path: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(journal, "git_state", lambda: {"commit": "abc", "dirty": True})
+    monkeypatch.setattr(journal, "source_diff", lambda: "+ new\n")
+    run, private = tmp_path / "run", tmp_path / "private"
+    run.mkdir()
+    private.write_text("+ new\n")
+    path = run / "code.diff"
+    if kind == "FIFO":
+        os.mkfifo(path)
+    elif kind == "link elsewhere":
+        path.symlink_to(private)
+    else:
+        path.write_bytes({"not text": b"\xff", "the same": b"+ new\n", "another": b"+ old\n"}[kind])
+    segment = opened(run, first_step=7)
+    segment.record_code({"fingerprint": "1"})
+    name = "code.diff" if kind == "the same" else "code-from-step-00000007.diff"
+    assert segment.record.code == {"fingerprint": "1", "diff": name}
+    assert (run / name).read_text() == private.read_text() == "+ new\n"
 
 
 def test_other_processes_than_the_first_write_nothing(tmp_path: Path, machine: Machine) -> None:

@@ -137,6 +137,16 @@ def test_speed_names_machine_versions_command_and_n(tmp_path: Path) -> None:
     assert "a processor, 2 cores; torch 2.15.0; `python scripts/benchmark.py cpu`" in text
 
 
+def test_speed_names_the_settings_of_each_side_where_they_are_known(tmp_path: Path) -> None:
+    (tmp_path / "benchmarks").mkdir()
+    known = {name: {**side, "settings": f"32-true, {name}"} for name, side in SIDES.items()}
+    tree = BENCHMARK | {"comparisons": [{"title": "resnet20", "sides": known}]}
+    (tmp_path / "benchmarks" / "gpu.json").write_text(json.dumps(tree))
+    lines = filled("speed", "gpu", tmp_path).splitlines()
+    place = lines.index("- plain loop: 32-true, plain loop")
+    assert lines[place - 1 : place + 3] == ["", "- plain loop: 32-true, plain loop", "- ours: 32-true, ours", ""]
+
+
 def test_an_unknown_block_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such kind of block"):
         filled("sped", "cpu", tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable as Function
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,10 +13,22 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import LambdaCallback
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    EarlyStopping,
+    EMAWeightAveraging,
+    GradientAccumulationScheduler,
+    LambdaCallback,
+    LearningRateFinder,
+    ModelCheckpoint,
+    OnExceptionCheckpoint,
+    RichProgressBar,
+    StochasticWeightAveraging,
+)
 
 from depthlab.config import hydra_options
 from depthlab.config.registry import groups, register
+from depthlab.errors import InputError
 from depthlab.records.checkpoints import checkpoint_path, list_checkpoints, load_checkpoint
 from depthlab.records.curve_file import read_curves
 from depthlab.records.record import read_record
@@ -81,14 +94,25 @@ def test_early_stopping_goes_on_where_it_was(
     assert same_weights(whole, cut)
     assert results(whole) == results(cut)
     assert read_record(whole)["stopped_early"] == read_record(cut)["stopped_early"]
+    expected, state = (load_checkpoint(list_checkpoints(directory)[0])["callbacks"] for directory in (whole, cut))
+    assert repr(state) == repr(expected)  # with the epoch at which it stopped
 
 
 def test_early_stopping_cannot_read_the_test_set(compose_config: Compose) -> None:
     with pytest.raises(Exception, match="no choice reads the test set"):
         compose_config(*SMALL, "callbacks=early_stopping", "callbacks.early_stopping.monitor=test/err")
     config = compose_config(*SMALL, "callbacks=early_stopping", "data.test_curve=true", "data.val_size=0")
-    with pytest.raises(RuntimeError, match="val/err"):  # not there, and neither is the test set's
+    with pytest.raises(InputError, match="'val/err' cannot be monitored: there are no validation images"):
         run(config, "")
+
+
+def test_a_metric_that_does_not_exist_is_refused_before_anything_is_written(
+    compose_config: Compose, tmp_path: Path
+) -> None:
+    config = compose_config(*SMALL, "callbacks=early_stopping", "callbacks.early_stopping.monitor=val/er")
+    with pytest.raises(InputError, match=r"callbacks\.early_stopping: 'val/er' cannot be .* Did you mean val/err\?"):
+        run(config, "")
+    assert not list(tmp_path.rglob("record.json"))
 
 
 EMA = ("callbacks=ema", "callbacks.ema.decay=0.5")
@@ -317,6 +341,66 @@ def test_what_a_callback_logs_has_a_column(compose_config: Compose, registered: 
     assert [step for step, _ in curves["epoch"]] == [3, 6, 9, 12]  # ours, none of Lightning's
 
 
+def test_what_a_callback_logs_can_be_monitored(compose_config: Compose, registered: Any) -> None:
+    registered(Telling)
+    stopping = ("callbacks.early_stopping.monitor=mine/half", "callbacks.early_stopping.patience=9")
+    assert run(compose_config(*SMALL, "callbacks=[early_stopping,mine]", *stopping), "").status == "finished"
+
+
+@pytest.mark.parametrize(
+    ("build", "remedy"),
+    [
+        (EMAWeightAveraging, "Use callbacks=ema"),
+        (lambda: StochasticWeightAveraging(0.1), "Use callbacks=ema"),
+        (lambda: GradientAccumulationScheduler({0: 2}), "Use trainer.accumulate_grad_batches"),
+        (lambda: OnExceptionCheckpoint("anywhere"), "Leave it out"),
+        (BatchSizeFinder, "Set data.batch_size"),
+        (LearningRateFinder, "hydra/sweeper=search"),
+        (lambda: EarlyStopping("test/err"), "no choice reads the test set. Use val/err"),
+    ],
+)
+def test_stock_callbacks_that_would_make_a_record_wrong_are_refused(
+    compose_config: Compose, registered: Any, tmp_path: Path, build: Function[[], Callback], remedy: str
+) -> None:
+    registered(build)
+    with pytest.raises(InputError, match=rf"^callbacks\.mine: .*{re.escape(remedy)}"):
+        run(compose_config(*SMALL, "callbacks=mine"), "")
+    assert not list(tmp_path.rglob("record.json"))
+
+
+def test_lightnings_checkpoints_lie_in_a_folder_of_their_own(compose_config: Compose, registered: Any) -> None:
+    registered(lambda: ModelCheckpoint(monitor="val/err", save_last=True))
+    directory = run(compose_config(*SMALL, "callbacks=mine"), "").directory
+    assert "last.ckpt" in {path.name for path in (directory / "lightning" / "checkpoints").iterdir()}
+    assert list_checkpoints(directory)[0] == checkpoint_path(directory, 12)
+
+
+def test_a_progress_bar_of_lightnings_replaces_ours(
+    compose_config: Compose, registered: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registered(RichProgressBar)
+    directory = run(compose_config(*SMALL, "callbacks=mine"), "").directory
+    assert "Epoch" in capsys.readouterr().out
+    assert (directory / "progress.json").exists()
+
+
+class Halving(Callback):
+    """Changes the weights when training ends."""
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Halve them."""
+        for parameter in pl_module.parameters():
+            parameter.data.mul_(0.5)
+
+
+def test_weights_that_a_callback_changes_at_the_end_are_those_that_are_saved(
+    compose_config: Compose, registered: Any
+) -> None:
+    registered(Halving)
+    directory = run(compose_config(*SMALL, "callbacks=mine"), "").directory
+    assert evaluate_run(directory)["test/loss"] == read_record(directory)["metrics"]["test/loss"]
+
+
 class TellingAtValidations(Callback):
     """Logs where chunks of steps end."""
 
@@ -362,3 +446,29 @@ def test_the_state_of_a_callback_goes_on(
         run(compose_config(*SMALL, "callbacks=mine"), "")
     directory = run(compose_config(*SMALL, "callbacks=mine"), "").directory
     assert load_checkpoint(list_checkpoints(directory)[0])["callbacks"]["Stateful"] == {"counted": 12}
+
+
+class Stateless(Callback):
+    """Counts, and has nothing for checkpoints."""
+
+    def __init__(self) -> None:
+        self.limit, self.counted, self.seen = 5, 0, list[int]()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *rest: Any) -> None:
+        """One more."""
+        self.counted += 1
+        self.seen.append(self.counted)
+
+
+@pytest.mark.parametrize("kind", [Stateless, Stateful, Stopper])
+def test_a_callback_that_saves_nothing_of_what_it_keeps_is_named_once(
+    compose_config: Compose, registered: Any, capsys: pytest.CaptureFixture[str], kind: type[Callback]
+) -> None:
+    registered(kind)
+    directory = run(compose_config(*SMALL, "callbacks=mine", "checkpoint.every_steps=1"), "").directory
+    said = [line for line in capsys.readouterr().out.splitlines() if "state_dict" in line]
+    expected = (
+        f"{directory.name}: the callback Stateless changes counted, seen and saves no state_dict: "
+        "a continued run starts with that anew"
+    )
+    assert said == ([expected] if kind is Stateless else [])

@@ -270,7 +270,8 @@ def test_a_finished_run_of_other_code_is_not_passed_off_as_this_one(
     assert "(already finished)" not in run(compose_config(*SMALL, "rerun=true"), "").line
     assert "(already finished)" in run(compose_config(*SMALL), "").line
     load_run(directory)  # by the code that there is in truth
-    assert f"The code differs from the run's: {BLOCKS}." in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert f"The code differs from the run's: {BLOCKS}." in said.err and not said.out
 
 
 def test_a_continuation_with_other_code_is_refused(
@@ -435,8 +436,9 @@ def test_an_edit_of_our_code_and_of_an_extension_through_the_command_line(tmp_pa
     assert swept.returncode == 2
     assert "1 of 3 runs were made by other code; nothing was started." in swept.stderr
     assert len(list((clone.logs / "runs").glob("digits-*"))) == 1
-    evaluated = clone.call("scripts/evaluate.py", f"run={directory}")
-    assert evaluated.stdout.count(f"The code differs from the run's: {BLOCKS}.") == 1
+    evaluated = clone.call("scripts/evaluate.py", f"run={directory}", "--json")
+    assert evaluated.stderr.count(f"The code differs from the run's: {BLOCKS}.") == 1
+    assert json.loads(evaluated.stdout)["metrics"]
 
     write(clone.root / "src" / "depthlab_extensions" / "mine.py", "width = 3\n")
     assert clone.train(*ours, "rerun=true").returncode == 0
@@ -444,8 +446,8 @@ def test_an_edit_of_our_code_and_of_an_extension_through_the_command_line(tmp_pa
     assert record.git is not None and record.code is not None
     assert (record.git["dirty"], record.code["diff"]) == (True, "code.diff")
     diff = (directory / "code.diff").read_text()
-    assert "\n-        f = self.survival(self.bn2(self.conv2(F.relu(" in diff
-    assert "\n+        f = self.survival(self.bn2(self.conv2(F.gelu(" in diff
+    assert "\n-        f = self.drop_path(self.bn2(self.conv2(F.relu(" in diff
+    assert "\n+        f = self.drop_path(self.bn2(self.conv2(F.gelu(" in diff
     assert "+++ b/src/depthlab_extensions/mine.py\n@@ -0,0 +1,1 @@\n+width = 3\n" in diff
     clone.git("stash", "-uq")
     (tmp_path / "code.diff").write_text(diff)

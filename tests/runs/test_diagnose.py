@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -270,6 +271,17 @@ def test_the_command_prints_a_table_or_json_and_writes_a_page(tmp_path: Path) ->
     assert all(row["forward_ms"] > 0 and row["kept_mib"] > 0 for row in found["speed"])
     page = (tmp_path / "diagnosis.html").read_text()
     assert "layer3.0.conv2.weight" in page and "data:image/png;base64" in page and 'src="http' not in page
+
+
+def test_a_terminal_of_80_columns_shows_every_layers_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    code, said = typed_in(*DIGITS, "model=resnet20", "model.two_stream=true", "against=none", f"out={tmp_path}")
+    assert code == 0, said
+    table = said[said.index("\n layer ") :]
+    assert "\N{HORIZONTAL ELLIPSIS}" not in table
+    rows = [line.split() for line in table.splitlines()]
+    folded = [a[0] + b[0] for a, b in pairwise(rows) if len(a) > 1 and len(b) == 1]
+    assert {"brightness.layer3.0.conv2", "colour.layer1.0.conv1"} <= {*folded, *(row[0] for row in rows if row)}
 
 
 def test_a_run_is_diagnosed_with_its_last_weights(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from depthlab.runs.open_run import open_run
 from depthlab.runs.run import run
 
 from ..conftest import Compose
+from ..whole_runs import set_status
 from .test_open_run import folder, train  # noqa: F401 - a fixture of two runs
 
 
@@ -62,6 +63,19 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
 def runs(folder: Path) -> list[Path]:  # noqa: F811
     """Two runs of the digits, seeds 1 and 2."""
     return sorted(path.parent for path in folder.rglob("record.json"))
+
+
+@pytest.mark.parametrize(
+    ("status", "message"), [("running", "is not finished (running, step 60)."), ("diverged", "not numbers any more")]
+)
+def test_a_run_without_a_result_is_refused(
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], status: str, message: str
+) -> None:
+    directory = Path(shutil.copytree(runs[0], tmp_path / runs[0].name))
+    set_status(directory, status)
+    assert main([f"run={directory}"]) == 2
+    said = capsys.readouterr()
+    assert message in said.err and not said.out
 
 
 @pytest.mark.slow
@@ -109,7 +123,8 @@ def test_an_ensemble_is_the_mean_of_probabilities(runs: list[Path], capsys: pyte
     pair = result["pairs"][0]
     assert pair["only_first"] - pair["only_second"] == round(3.6 * (found["members"][0] - found["members"][1]))
     assert main([f"run={runs[0]}", f"ensemble={runs[1]}"]) == 0
-    assert "McNemar" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "McNemar" in shown and "Mean probabilities of 2 runs on digits test, 360 images" in shown
 
 
 def test_mcnemars_test_is_the_exact_one() -> None:
@@ -129,7 +144,7 @@ def test_calibration_is_the_weighted_gap_of_the_bins() -> None:
     labels = np.array([1, *[0] * 19])
     found = assess.summarize(np.log(np.stack([confidence, 1 - confidence], axis=1)), labels, ["a", "b"])
     assert found["ece"] == pytest.approx(0.175, abs=1e-6)
-    assert found["reliability"] == [[pytest.approx(0.6), 0.9], [pytest.approx(0.95), 1.0]]
+    assert found["reliability"] == [[pytest.approx(0.6), 0.9, 10], [pytest.approx(0.95), 1.0, 10]]
     assert found["confused"] == [{"class": "b", "predicted": "a", "images": 1}]
     assert found["err"] == 5
 

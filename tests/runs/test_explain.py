@@ -98,6 +98,8 @@ def test_the_command_draws_a_run_and_its_twin_on_one_sheet(twins: tuple[Path, Pa
         assert code == 0, said
         rows = json.loads(said)["images"]
         assert [row["run"] for row in rows] == [twins[0].name] * 3 + [twins[1].name] * 3
+        labels = open_run(twins[0]).data("test").labels[:3].tolist()
+        assert [int(row["label"]) for row in rows] == labels * 2
         assert all(Image.open(row["file"]).size == (8, 8) for row in rows)
         sheets.append((out / "sheet.png").read_bytes())
     assert sheets[0] == sheets[1]

@@ -132,7 +132,15 @@ def test_the_command_writes_a_card(opened: OpenRun, tmp_path: Path, capsys: pyte
     assert [row["what"] for row in result["rows"]] == ["eager PyTorch, float32", "onnx, float32"]
     assert sorted(path.name for path in out.iterdir()) == ["README.md", "model.onnx"]
     card = (out / "README.md").read_text()
-    for part in ("# resnet8 on digits", "1,300 training", "`python train.py`", "n = 2, sd", "95 % CI", "commit:"):
+    for part in (
+        "# resnet8 on digits",
+        "1,300 training",
+        "```\npython train.py\n```",
+        "n = 2, sd",
+        ", 1 thread.",
+        "95 % CI",
+        "commit:",
+    ):
         assert part in card
     code = card.partition("```python\n")[2].partition("```")[0]
     assert len(code.strip().splitlines()) == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import torch
 from PIL import Image
 
 import depthlab
+from depthlab.commands import predict as predict_command
 from depthlab.commands.predict import main
 from depthlab.config.check import check
 from depthlab.data.image_files import decode
@@ -140,8 +142,18 @@ def test_what_is_no_image_is_named(opened: OpenRun, tmp_path: Path, monkeypatch:
         with pytest.raises(InputError, match=message):
             opened.predict(images)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(InputError, match=r"whole.jpg cannot be decoded .*4096"):
-        opened.predict(tmp_path / "whole.jpg")
+    for width in (64, 20):  # Pillow refuses more than twice its limit itself
+        Image.fromarray(np.zeros((64, width), np.uint8)).save(tmp_path / "large.png")
+        with pytest.raises(InputError, match=r"large.png is too large: at most 1,000 pixels are read"):
+            opened.predict(tmp_path / "large.png")
+
+
+def test_all_broken_files_of_a_batch_are_named(opened: OpenRun, tmp_path: Path) -> None:
+    for idx in range(8):
+        (tmp_path / f"{idx}.png").write_text("no image")
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "0.png")
+    with pytest.raises(InputError, match=r"(?s)1.png cannot be decoded.*5.png cannot be decoded.*and 2 more files"):
+        opened.predict(tmp_path)
 
 
 def test_a_folder_of_images_is_prepared_as_for_training(tmp_path: Path) -> None:
@@ -326,14 +338,15 @@ def test_five_lines_of_a_notebook(opened: OpenRun, folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_predicting_imports_neither_lightning_nor_hydra(opened: OpenRun) -> None:
+def test_predicting_imports_neither_lightning_nor_hydra_nor_torchs_compiler(opened: OpenRun) -> None:
     code = f"""
 import sys
 import depthlab
 assert "torch" not in sys.modules
 import numpy
-depthlab.open_run({str(opened.place)!r}).predict(numpy.zeros((8, 8), numpy.uint8))
-print(*sorted({{"lightning", "torchmetrics", "hydra", "torchvision", "matplotlib"}} & set(sys.modules)))
+depthlab.open_run({str(opened.place)!r}).predict(numpy.zeros((30, 20), numpy.uint8))
+slow = {{"lightning", "torchmetrics", "hydra", "torchvision", "matplotlib", "torch._dynamo", "sympy"}}
+print(*sorted(slow & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
@@ -362,10 +375,34 @@ def test_the_command_names_classes(
     assert main(arguments) == 0
     shown = capsys.readouterr().out
     assert "and 10 more\n30 rows in" in shown
+    assert re.search(rf"(?m)^ 0/\S+\.png +0 +{found['images'][0]['class']} +\d+\.\d % +\d \d+\.\d *$", shown)
     assert all(text in shown for text in ("class / predicted", f"error {found['error']:.2f} % of 30 images"))
     done = command("-m", "depthlab", "predict", f"run={opened.place}", f"images={one}", "--json")
     assert json.loads(done.stdout)["images"][0]["class"] == opened.predict(one).top_names[0][0]
     assert done.stderr == ""
+
+
+def test_a_terminal_of_80_columns_shows_every_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    classes = [f"automobile{idx}" for idx in range(8)]
+    ranked = {f"{word}_{rank}": value for rank in (2, 3) for word, value in (("class", "bird"), ("confidence", 0.25))}
+    row = {"image": f"{tmp_path}/a.png", "class": classes[0], "confidence": 0.5, **ranked, "label": classes[1]}
+    row["class"], written = "=1+1", tmp_path / "rows.csv"
+    predict_command._write(written, [row])
+    assert "'=1+1" in written.read_text()
+    row["class"] = classes[0]
+    result = {"images": [row], "notes": {}, "error": 100.0, "classes": classes, "confusion": np.eye(8, dtype=int)}
+    predict_command._show(result, tmp_path / "a.png", None)
+    shown = capsys.readouterr().out
+    assert re.search(r"a\.png +automobile1 +automobile0 +50\.0 % +bird 25\.0, bird 25\.0", shown)
+    assert (
+        re.search(r"class / predicted +0 +1 +2", shown)
+        and "7 automobile7" in shown
+        and "\N{HORIZONTAL ELLIPSIS}" not in shown
+    )
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 def test_the_command_names_mistakes(opened: OpenRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

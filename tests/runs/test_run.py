@@ -5,17 +5,25 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
 
 import depthlab
+from depthlab.config import hydra_options
 from depthlab.config.images import ImageSpec
+from depthlab.config.registry import groups, register
 from depthlab.config.schema import TrainConfig, as_dict
 from depthlab.data.datamodule import ImageDataModule
+from depthlab.data.source import ImageSource
+from depthlab.data.spec import DataSpec
 from depthlab.errors import InputError
 from depthlab.records.checkpoints import list_checkpoints
 from depthlab.records.curve_file import read_curves
@@ -23,8 +31,10 @@ from depthlab.records.record import find_records, read_record
 from depthlab.runs import execute
 from depthlab.runs.build import build_data, build_network
 from depthlab.runs.evaluate import evaluate_run, load_run
+from depthlab.runs.images import UNKNOWN
 from depthlab.runs.process import perform
 from depthlab.runs.run import run
+from depthlab.sweeps.preflight import check_images
 from depthlab.training.endings import Interrupted
 from depthlab.training.module import SupervisedModule
 
@@ -155,6 +165,60 @@ def test_other_images_under_the_name_of_a_run_are_refused(
     finished = run(compose_config(*overrides, f"data.folder={tmp_path / 'moved' / 'flowers'}"), "")
     assert finished.status == "finished"
     assert read_record(finished.directory)["data"]["folder"] == "flowers"
+
+
+@pytest.fixture
+def own_reader() -> Iterator[None]:
+    """data=mine: the arrays of mine.npz in the data directory."""
+
+    @register("data", "mine")
+    @dataclass(frozen=True)
+    class Mine(DataSpec):
+        """A data set with a reader of its own."""
+
+        def read(self, data_dir: Path) -> ImageSource:
+            with np.load(data_dir / "mine.npz") as file:
+                pair = (file["images"], np.arange(len(file["images"])) % 2)
+            return ImageSource.from_arrays(pair, pair)
+
+    hydra_options.options.cache_clear()
+    yield
+    del groups()["data"].components["mine"]
+    hydra_options.options.cache_clear()
+
+
+def test_a_finished_run_is_no_answer_for_other_images(
+    compose_config: Compose, own_reader: None, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file, images = tmp_path / "mine.npz", np.random.RandomState(0).randint(0, 255, (12, 8, 8, 1)).astype(np.uint8)
+    np.savez(file, images=images)
+    words = (*SMALL, "data=mine", "data.batch_size=4", f"paths.data_dir={tmp_path}")
+    directory = run(compose_config(*words), "").directory
+    before = (directory / "record.json").read_bytes()
+    job = SimpleNamespace(label="resnet8 seed 1", config=compose_config(*words), directory=directory)
+    assert "already finished" in run(compose_config(*words), "").line
+    assert check_images([job]) == []
+
+    file.rename(tmp_path / "away")
+    assert "already finished" in run(compose_config(*words), "").line
+    assert "the images cannot be read now" in capsys.readouterr().out
+    assert check_images([job]) == [f"resnet8 seed 1: {UNKNOWN}"]
+
+    with pytest.raises(InputError, match=r"mine\.npz cannot be read \(No such file.*paths\.data_dir"):
+        run(compose_config(*words, "rerun=true"), "")
+    assert (directory / "record.json").read_bytes() == before  # which was not moved aside
+
+    images[3, 2, 1] ^= 1
+    np.savez(file, images=images)
+    with pytest.raises(InputError, match=r"finished with other images than there are now\.\n.*the images of data=mine"):
+        run(compose_config(*words), "")
+    with pytest.raises(InputError, match=r"1 of 1 runs have seen other images; nothing was started"):
+        check_images([job])
+    assert (directory / "record.json").read_bytes() == before
+    again = run(compose_config(*words, "rerun=true"), "")
+    assert "already finished" not in again.line
+    assert read_record(directory).data["fingerprint"] != json.loads(before)["data"]["fingerprint"]
+    assert "already finished" in run(compose_config(*words), "").line
 
 
 def test_a_run_that_lost_steps_after_its_checkpoint_makes_them_again(compose_config: Compose) -> None:

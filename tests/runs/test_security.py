@@ -44,6 +44,20 @@ def test_a_configuration_cannot_name_code(group: str, key: str, told: list[Any])
     assert told == []
 
 
+@pytest.mark.parametrize("kind", ["link", "FIFO"])
+def test_a_run_writes_its_configuration_into_its_own_directory(
+    compose_config: Compose, tmp_path: Path, kind: str
+) -> None:
+    words, private = (*SMALL, "trainer.max_steps=1"), tmp_path / "private"
+    private.write_text("text")
+    path = run(compose_config(*words, "dry_run=true"), "").directory / "config.yaml"
+    path.parent.mkdir(parents=True)
+    path.symlink_to(private) if kind == "link" else os.mkfifo(path)
+    run(compose_config(*words), "")
+    assert private.read_text() == "text"
+    assert path.is_file() and not path.is_symlink()
+
+
 @pytest.mark.parametrize("key", ["family", "name"])
 @pytest.mark.parametrize("use", [load_run, evaluate_run])
 def test_a_strangers_run_directory_executes_nothing(

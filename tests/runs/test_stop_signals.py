@@ -401,6 +401,34 @@ def test_a_signal_between_two_programs_of_one_process_waits_for_the_second() -> 
     assert (done.returncode, done.stdout) == (75, "")
 
 
+ENDING = """
+import atexit, os, signal
+from depthlab.runs import exits
+
+def late():
+    os.kill(os.getpid(), signal.{name})
+    for _ in range(1000): pass
+
+def main():
+    exits.{prepare}()
+    {work}
+
+atexit.register(late)
+exits.end_with(main)
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP"])
+@pytest.mark.parametrize("prepare", ["prepare_signals", "stop_when_asked"])
+@pytest.mark.parametrize(
+    ("work", "code"), [("return 0", 0), ("return 2", 2), ("raise SystemExit(75)", 75), ("raise KeyboardInterrupt", 130)]
+)
+def test_a_signal_while_python_ends_changes_no_exit_code(prepare: str, name: str, work: str, code: int) -> None:
+    program = ENDING.format(prepare=prepare, name=name, work=work)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
+
+
 NUM_OFFSETS = 40
 CPU_SECONDS_OF_A_START = 4.0
 

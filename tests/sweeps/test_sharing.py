@@ -121,6 +121,24 @@ def test_where_mps_cannot_be_used_auto_goes_on_and_on_refuses(tmp_path, notes, m
         MpsDaemons("on", {}, said.append, theirs).environment("0")
 
 
+@pytest.mark.parametrize(
+    ("client", "words"),
+    [("import sys; sys.exit('CUDA error 805')", "CUDA error 805"), ("import time; time.sleep(60)", "within 1 s")],
+    ids=["refused", "hangs"],
+)
+def test_a_daemon_that_no_job_could_use_is_ended_at_once(notes, monkeypatch, client, words):
+    monkeypatch.setattr(mps, "CLIENT", client)
+    monkeypatch.setattr(mps, "CLIENT_SECONDS", 1)
+    said: list[str] = []
+    daemons = MpsDaemons("auto", {}, said.append, Path("/nonexistent"))
+    assert daemons.environment("0") == {}
+    assert not daemons.serves("0")
+    assert len(said) == 1
+    assert words in said[0] and "take turns" in said[0]
+    assert len(noted(notes, "end")) == len(noted(notes, "start")) == 1
+    daemons.close()
+
+
 def test_mps_on_that_cannot_be_is_an_error_of_the_command(logs, notes, monkeypatch):
     monkeypatch.setenv("MPS_REFUSES", "Operation not permitted")
     with pytest.raises(InputError, match="Operation not permitted"):

@@ -75,7 +75,7 @@ def trainer(**attributes: Any) -> Trainer:
         manual_optimization=SimpleNamespace(optim_step_progress=progress),
     )
     defaults: dict[str, Any] = {
-        "fit_loop": SimpleNamespace(epoch_loop=epoch_loop),
+        "fit_loop": SimpleNamespace(epoch_loop=epoch_loop, epoch_progress=SimpleNamespace(current=SimpleNamespace())),
         "world_size": 1,
         "is_global_zero": True,
         "should_stop": False,

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.plugins.precision import MixedPrecision
 from PIL import Image
 from torch import Tensor
 
@@ -323,6 +326,96 @@ def test_no_memory_for_the_capture_is_not_taken_for_a_step_that_cannot_be_captur
 
     with pytest.raises(torch.OutOfMemoryError):
         Bench(configure(compose_config), full).take(1)
+
+
+def test_no_memory_is_seen_behind_the_error_of_the_capture_that_it_spoilt(compose_config: Compose) -> None:
+    def full(take_step: Callable[[], None], lasting: Any) -> Callable[[], None]:
+        try:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    bench = Bench(configure(compose_config), full)
+    with pytest.raises(RuntimeError, match="previous error"):
+        bench.take(1)
+    assert bench.said == []
+
+
+class FakeCuda:
+    """As much of torch.cuda as a capture uses; what was asked of it, in order."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[Any] = []
+        self.mode = 0
+        stream = SimpleNamespace(wait_stream=lambda other: None)
+        fakes: dict[str, Any] = {
+            "Stream": lambda: stream,
+            "current_stream": lambda: "the stream before",
+            "stream": lambda each: nullcontext(),
+            "get_sync_debug_mode": lambda: self.mode,
+            "set_sync_debug_mode": lambda mode: setattr(self, "mode", mode),
+            "graph_pool_handle": lambda: (0, 7),
+            "graph": lambda graph, pool: self._capture(pool),
+            "set_stream": lambda each: self.asked.append(("stream", each)),
+            "current_device": lambda: 0,
+        }
+        for name, fake in fakes.items():
+            monkeypatch.setattr(torch.cuda, name, fake)
+        for name in ("end", "release"):
+            own = {"end": "_cuda_endAllocateToPool", "release": "_cuda_releasePool"}[name]
+            note = partial(lambda what, device, pool: self.asked.append((what, device, pool)), name)
+            monkeypatch.setattr(torch._C, own, note, raising=False)
+
+    @contextmanager
+    def _capture(self, pool: tuple[int, int]) -> Iterator[None]:
+        self.asked.append(("capture", pool))
+        yield
+
+
+def test_the_last_step_before_a_capture_may_not_wait_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeCuda(monkeypatch)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(wait_stream=lambda other: None))
+    seen: list[Any] = []
+    capture.warm_up(lambda: seen.append(fake.mode), torch.device("cuda"))
+    assert seen == [0, 0, "error"]
+    assert fake.mode == 0
+
+    def waiting() -> None:
+        if fake.mode:
+            raise RuntimeError("called a synchronizing CUDA operation")
+
+    with pytest.raises(RuntimeError, match="synchronizing"):
+        capture.warm_up(waiting, torch.device("cuda"))
+    assert fake.mode == 0
+
+
+def test_a_failed_capture_gives_stream_and_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeCuda(monkeypatch)
+    capture.capture_into("a graph", lambda: None)  # type: ignore[arg-type]
+    assert fake.asked == [("capture", (0, 7))]
+    with pytest.raises(ZeroDivisionError):
+        capture.capture_into("a graph", lambda: 1 // 0)  # type: ignore[arg-type]
+    assert fake.asked[2:] == [("stream", "the stream before"), ("end", 0, (0, 7)), ("release", 0, (0, 7))]
+
+
+def test_no_step_of_a_chunk_computes_with_weights_that_autocast_has_kept(
+    compose_config: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allow_bf16(monkeypatch)
+    config = configure(compose_config, "trainer.precision=bf16-mixed")
+
+    def state() -> dict[str, Tensor]:
+        bench = Bench(config, None)
+        with torch.autocast("cpu", torch.bfloat16):  # Lightning's around a chunk
+            bench.take(3)
+        return bench.state()
+
+    expected = state()
+    # As Lightning may have it some day: without cache_enabled=False.
+    monkeypatch.setattr(
+        MixedPrecision, "autocast_context_manager", lambda self: torch.autocast("cpu", dtype=torch.bfloat16)
+    )
+    assert differences(state(), expected) == []
 
 
 def test_images_on_disk_are_copied_into_the_captured_step(compose_config: Compose, tmp_path: Path) -> None:

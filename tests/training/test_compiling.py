@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch._inductor import config as inductor
 
 from depthlab.errors import InputError
 from depthlab.models import resnet56
@@ -21,6 +22,8 @@ from depthlab.tasks.task import ClassificationTask
 from depthlab.training.compiling import (
     CACHE_VARIABLE,
     COMPILE_THREADS,
+    TRITON_CACHE,
+    CompiledBlocks,
     FirstCallRetried,
     compilable_blocks,
     compile_training,
@@ -105,7 +108,8 @@ def test_each_shape_is_compiled_by_itself(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("depthlab.training.compiling.shutil.which", lambda name: name)
     monkeypatch.setattr(torch, "compile", lambda forward, **options: seen.append(options) or forward)
     compile_training(small.classifier(), "cpu")
-    assert seen == [{"dynamic": False}]  # kernels for any size are slower, and training has one
+    # Kernels for any size are slower, and training has one; graphs of Inductor's own would get into those of ours.
+    assert seen == [{"dynamic": False, "options": {"triton.cudagraphs": False}}]
 
 
 def test_only_training_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,6 +159,15 @@ def test_blocks_of_one_shape_share_what_is_compiled(monkeypatch: pytest.MonkeyPa
     assert len(graphs) == 5  # evaluation is eager
 
 
+def test_blocks_that_share_nothing_are_all_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs = count_graphs(monkeypatch)
+    network = resnet56(stochastic_depth=0.5)
+    blocks = CompiledBlocks(network, compilable_blocks(network))
+    for _ in range(2):
+        blocks(torch.randn(2, 3, 8, 8))
+    assert len(graphs) == 27  # each drops its f with a probability of its own
+
+
 def test_stages_that_are_computed_twice_are_compiled_with_their_network() -> None:
     assert len(compilable_blocks(resnet56())) == 27
     assert compilable_blocks(resnet56(activation_checkpointing=True)) == []
@@ -163,6 +176,7 @@ def test_stages_that_are_computed_twice_are_compiled_with_their_network() -> Non
 
 def test_a_damaged_cache_is_left_for_a_new_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(TRITON_CACHE, str(tmp_path / "triton" / "0"))  # where Inductor has Triton keep its kernels
     said: list[str] = []
     calls: list[str] = []
 
@@ -177,6 +191,7 @@ def test_a_damaged_cache_is_left_for_a_new_one(monkeypatch: pytest.MonkeyPatch, 
         compiled(torch.zeros(1))
     assert len(calls) == 3
     assert calls[1] != str(tmp_path)
+    assert TRITON_CACHE not in os.environ
     (line,) = said
     assert "RuntimeError: invalid ELF header)" in line
     with pytest.raises(ZeroDivisionError):  # what fails twice is no matter of the cache
@@ -193,8 +208,12 @@ def test_files_that_a_power_cut_left_empty_are_compiled_again(tmp_path: Path) ->
 def test_a_job_compiles_with_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("depthlab.training.compiling.shutil.which", lambda name: name)
     monkeypatch.delenv(COMPILE_THREADS, raising=False)
+    monkeypatch.setattr(inductor, "compile_threads", 32)
     compile_training(small.classifier(), "cpu")
     assert os.environ[COMPILE_THREADS] == str(torch.get_num_threads())
+    monkeypatch.setenv(COMPILE_THREADS, "3")
+    compile_training(small.classifier(), "cpu")
+    assert inductor.compile_threads == 3  # which has read the variable before, when Lightning imported it
 
 
 @pytest.mark.slow

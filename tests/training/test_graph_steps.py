@@ -19,6 +19,7 @@ from depthlab.records.record import read_record
 from depthlab.runs import build
 from depthlab.runs.run import run
 from depthlab.training.callbacks.progress import ProgressView
+from depthlab.training.callbacks.weight_averaging import WeightAverage
 from depthlab.training.capture import leaving_no_trace
 from depthlab.training.graph_steps import StepChunks, why_not_capturable
 
@@ -72,6 +73,7 @@ def test_blocks_end_at_every_boundary_and_are_never_longer_than_asked() -> None:
         ({"last_batch": "short"}, "last_batch"),
         ({"detect_anomaly": True}, "detect_anomaly"),
         ({"callbacks": [Starter(), Watcher()]}, "Watcher"),
+        ({"callbacks": [WeightAverage(0.9)]}, "WeightAverage"),
     ],
 )
 def test_what_cannot_be_captured_is_named(change: dict[str, Any], words: str) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
+from lightning.pytorch import LightningModule
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
@@ -36,6 +38,21 @@ def test_the_stopwatch_counts_training_and_not_validation(monkeypatch: pytest.Mo
         now += seconds_after
         seen.append(watch.seconds)
     assert seen == [5.0, 5.0, 7.0, 7.0]
+
+
+def test_steps_that_a_gpu_has_still_to_do_count_as_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+
+    def wait() -> None:
+        nonlocal now
+        now += 3.0
+
+    monkeypatch.setattr(stopwatch.time, "monotonic", lambda: now)
+    monkeypatch.setattr(torch.cuda, "synchronize", wait)
+    watch, module = Stopwatch(), classifier()
+    watch.on_train_start(trainer(), module)
+    watch.on_validation_start(trainer(), cast(LightningModule, SimpleNamespace(device=torch.device("cuda"))))
+    assert watch.seconds == 3.0
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ def test_a_continuation_from_a_captured_state_ends_in_the_same_state(halfway: tu
     module.step = captured["step"]
     fit = made(module)
     torch.manual_seed(99)
-    RestoreState(captured).on_train_start(fit, module)
+    RestoreState(captured, 1).on_train_start(fit, module)
     assert fit.precision_plugin.scale == 4.0  # type: ignore[attr-defined]
     train(module, fit, range(3, 6))
     state = capture(fit, module, log_state)
@@ -89,7 +89,7 @@ def test_sums_of_all_processes_come_back_once(
     halfway: tuple[dict[str, Any], ...], is_first: bool, num_images: int
 ) -> None:
     module = classifier(momentum=0.9)
-    RestoreState(halfway[0]).on_train_start(made(module, is_global_zero=is_first), module)
+    RestoreState(halfway[0], 1).on_train_start(made(module, is_global_zero=is_first), module)
     assert int(module.train_meter.num_images) == num_images
 
 
@@ -98,5 +98,5 @@ def test_no_loss_scale_is_restored_where_none_was_saved(halfway: tuple[dict[str,
     state = {**halfway[0], "precision": {}}
     fit = made(module)
     fit.precision_plugin = SimpleNamespace()  # type: ignore[assignment]
-    RestoreState(state).on_train_start(fit, module)
+    RestoreState(state, 1).on_train_start(fit, module)
     assert int(module.train_meter.num_images) == 18

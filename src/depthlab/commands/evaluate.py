@@ -128,7 +128,8 @@ def _keep(folder: Path, result: dict[str, Any]) -> None:
         if "summary" in result:
             from depthlab.report.core.diagnostic_figures import draw_reliability
 
-            draw_reliability(folder / "reliability.png", result["summary"]["reliability"], result["on"])
+            title = f"{_who(result)}\n{result['on']}"
+            draw_reliability(folder / "reliability.png", result["summary"]["reliability"], title)
     except OSError as error:
         raise InputError(f"out={folder}: it cannot be written ({error.strerror}).") from None
 
@@ -139,13 +140,20 @@ def _show(result: dict[str, Any]) -> None:
     if "summary" not in result:
         return
     console, summary = TextConsole(), result["summary"]
-    console.print(Text(f"\n{result['run']} on {result['on']}, {summary['num_images']:,} images", style="bold"))
+    console.print(Text(f"\n{_who(result)} on {result['on']}, {summary['num_images']:,} images", style="bold"))
     console.print(_numbers(result))
     console.print(_classes(summary["classes"]))
     for pair in summary["confused"]:
         console.print(Text(f"{pair['images']:6,} x {pair['class']} taken for {pair['predicted']}"))
     if "ensemble" in result:
         _show_ensemble(console, result)
+
+
+def _who(result: dict[str, Any]) -> str:
+    """Whose answers were measured."""
+    if "ensemble" not in result:
+        return str(result["run"])
+    return f"Mean probabilities of {len(result['ensemble']['runs'])} runs"
 
 
 def _numbers(result: dict[str, Any]) -> Table:

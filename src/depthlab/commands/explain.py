@@ -4,7 +4,7 @@ images=...      a picture, a folder of pictures, or test, val or train: images o
 number=16       at most so many images
 method=gradcam  or saliency, occlusion
 layer=layer2    of gradcam (default: the last stage)
-against=DIR     a second run beside the first, the plain twin of a residual network for instance
+against=DIR     a second run on the same sheet, such as the plain twin of a residual network
 out=FOLDER      where the pictures go (default: logs/explain/RUN): one for each image and run, and sheet.png
 data_dir=DIR    where the data of the run are now
 --json          print image, class, confidence and file as JSON and nothing else
@@ -66,15 +66,18 @@ def _explain(options: dict[str, str]) -> tuple[list[dict[str, Any]], Path]:
     data_dir = options.get("data_dir") or os.environ.get("DEPTHLAB_DATA_DIR")
     runs = [open_run(options[name], data_dir) for name in ("run", "against") if name in options]
     _check_twins(runs)
-    images = _images(runs[0], options["images"], int(number))
+    images, labels = _images(runs[0], options["images"], int(number))
     found: list[Attributions] = []
     for run in runs:
         with progress_bar(range(len(images) + 1), run.name) as watch:
             found.append(explain(run, images, options.get("method", "gradcam"), options.get("layer"), watch))
     folder = Path(options.get("out") or Path("logs") / "explain" / runs[0].name)
     folder.mkdir(parents=True, exist_ok=True)
-    draw_sheet(found).save(folder / SHEET, optimize=True)
-    return [row for each in found for row in write_overlays(each, folder)], folder / SHEET
+    draw_sheet(found, labels).save(folder / SHEET, optimize=True)
+    rows = [row for each in found for row in write_overlays(each, folder)]
+    if labels:
+        rows = [{**row, "label": label} for row, label in zip(rows, labels * len(found), strict=True)]
+    return rows, folder / SHEET
 
 
 def _check_twins(runs: Sequence[OpenRun]) -> None:
@@ -85,14 +88,15 @@ def _check_twins(runs: Sequence[OpenRun]) -> None:
             raise InputError(f"against={other.place}: {other.name} has other images or classes than {runs[0].name}.")
 
 
-def _images(run: OpenRun, name: str, number: int) -> Any:
-    """The first `number` images of a split, or of a file or folder."""
+def _images(run: OpenRun, name: str, number: int) -> tuple[Any, list[str]]:
+    """The first `number` images of a split, with the names of their classes, or of a file or folder."""
     from depthlab.data.batch import SPLITS
 
     if name in SPLITS and not Path(name).exists():
-        return run.data(name).images[:number]
+        images, labels, classes = run.data(name)
+        return images[:number], [classes[label] for label in labels[:number]] if classes else []
     pictures = run.preprocessing.pictures(name)
-    return list(pictures.sources[:number])
+    return list(pictures.sources[:number]), []
 
 
 def _print(rows: Sequence[dict[str, Any]], sheet: Path) -> None:
@@ -100,9 +104,11 @@ def _print(rows: Sequence[dict[str, Any]], sheet: Path) -> None:
 
     from depthlab.config.console import TextConsole
 
-    table = Table("image", "class", "confidence", Column("run", overflow="fold"), box=None)
+    known = ["label"] if "label" in rows[0] else []
+    table = Table("image", *known, "class", "confidence", Column("run", overflow="fold"), box=None)
     for row in rows:
-        table.add_row(Path(row["image"]).name, row["class"], f"{row['confidence']:.3f}", row["run"])
+        labels = [row[name] for name in known]
+        table.add_row(Path(row["image"]).name, *labels, row["class"], f"{row['confidence']:.3f}", row["run"])
     console = TextConsole(soft_wrap=True)
     console.print(table)
     console.print(f"sheet: {sheet}")

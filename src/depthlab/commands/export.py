@@ -34,7 +34,7 @@ from depthlab.records.metrics import describe
 from depthlab.records.publishing import without_places
 from depthlab.records.record import Record, find_records, read_record
 from depthlab.report.core.statistics import Sample, summarize
-from depthlab.shown_text import as_json
+from depthlab.shown_text import as_json, fenced, for_markdown
 
 if TYPE_CHECKING:
     from depthlab.runs.export import Row
@@ -128,7 +128,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 def model_card(run: OpenRun, rows: Sequence[Row], file: str) -> str:
     """What the network is, on what and how it was trained, how well it does, and how it is loaded, as Markdown."""
-    record, shape = run.record, run.preprocessing.image_shape
+    record, shape, threads = run.record, run.preprocessing.image_shape, run.record.num_threads or 1
     titles = [
         "network",
         "MB",
@@ -142,22 +142,25 @@ def model_card(run: OpenRun, rows: Sequence[Row], file: str) -> str:
     size = " x ".join(str(number) for number in shape)
     return "\n".join(
         [
-            f"# {record.model['name']} on {record.data['name']}\n",
+            f"# {for_markdown(record.model['name'])} on {for_markdown(record.data['name'])}\n",
             f"{record.model['num_params']:,} parameters, {record.model['num_macs']:,} multiply-adds an image. Input: "
             f"`images`, uint8 (n, {size}): height, width, channels. Output: `scores`, float32 (n, "
             f"{record.data['num_classes']}). The preprocessing ({flat.get('data.normalization')}) is inside.\n",
-            *([f"Classes: {', '.join(run.classes)}.\n"] if run.classes else []),
-            f"Data: {record.data['name']}, {record.data['num_train']:,} training, {record.data.get('num_val', 0):,} "
-            f"validation and {record.data['num_test']:,} test images (fingerprint {record.data.get('fingerprint')}).\n",
+            *([f"Classes: {for_markdown(', '.join(run.classes))}.\n"] if run.classes else []),
+            f"Data: {for_markdown(record.data['name'])}, {record.data['num_train']:,} training, "
+            f"{record.data.get('num_val', 0):,} validation and {record.data['num_test']:,} test images (fingerprint "
+            f"{record.data.get('fingerprint')}).\n",
             "## Results\n",
             *_results(run),
             "\nAs exported, on the whole test set:\n",
             *(f"| {line} |" for line in table),
             "\nLatencies are medians, the networks in turns, "
-            f"{record.device if record.device and record.device.startswith('cpu') else 'on the CPU'}.\n",
+            f"{record.device if record.device and record.device.startswith('cpu') else 'on the CPU'}, "
+            f"{threads} thread{'s' if threads > 1 else ''}.\n",
             "## How it was trained\n",
-            f"`{without_places(record.command)}`\n",
-            *(f"- {key}: {flat[key]}" for key in RECIPE if key in flat),
+            *fenced(without_places(record.command)),
+            "",
+            *(f"- {key}: {for_markdown(str(flat[key]))}" for key in RECIPE if key in flat),
             f"- recipe: {record.recipe}",
             f"- commit: {_commit(record)}\n",
             "## How to load it\n",

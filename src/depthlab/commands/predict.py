@@ -29,7 +29,7 @@ from depthlab.config.console import TextConsole
 from depthlab.config.program import key_values
 from depthlab.errors import InputError
 from depthlab.records.atomic_files import replacing
-from depthlab.shown_text import as_json
+from depthlab.shown_text import as_json, for_csv
 
 if TYPE_CHECKING:
     from depthlab.runs.open_run import OpenRun
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 OPTIONS = ("run", "images", "top", "out", "weights", "accelerator", "data_dir")
 SHOWN = 20  # rows on a terminal
 CLASSES_SHOWN = 20  # more make no table that can be read
+WIDEST = 10_000  # a table is no wider, where nothing cuts it
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "json" in options:
         print(as_json(result))
     else:
-        _show(result, options.get("out"))
+        _show(result, Path(options["images"]), options.get("out"))
     return 0
 
 
@@ -101,21 +102,17 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
         with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
-            writer.writerows(rows)
+            for row in rows:  # names of files and classes come from strangers
+                writer.writerow({key: for_csv(cell) if isinstance(cell, str) else cell for key, cell in row.items()})
     except OSError as error:
         raise InputError(f"out={path}: it cannot be written ({error.strerror}).") from None
 
 
-def _show(result: dict[str, Any], out: str | None) -> None:
+def _show(result: dict[str, Any], images: Path, out: str | None) -> None:
     console, rows = TextConsole(), result["images"]
     for note, count in result["notes"].items():
         console.print(Text(f"{count} of {len(rows)} images: {note}", style="dim"))
-    table = Table(Column("image", overflow="fold"), *_titles(rows[0])[1:], box=None)
-    for row in rows[:SHOWN]:
-        table.add_row(
-            *(Text(f"{100 * value:.1f} %" if isinstance(value, float) else str(value)) for value in row.values())
-        )
-    console.print(table)
+    console.print(_table(rows[:SHOWN], images))
     if len(rows) > SHOWN:
         console.print(f"and {len(rows) - SHOWN:,} more{'' if out else '; out=predictions.csv keeps all'}")
     if out:
@@ -123,15 +120,34 @@ def _show(result: dict[str, Any], out: str | None) -> None:
     if "error" in result:
         console.print(f"error {result['error']:.2f} % of {len(rows):,} images")
         if len(result["classes"]) <= CLASSES_SHOWN:
-            console.print(_confusion(result["classes"], result["confusion"]))
+            console.print(_confusion(console, result["classes"], result["confusion"]))
 
 
-def _titles(row: dict[str, Any]) -> list[str]:
-    return [name.replace("_", " ") for name in row]
-
-
-def _confusion(classes: list[str], matrix: list[list[int]]) -> Table:
-    table = Table("class / predicted", *(Column(Text(name)) for name in classes), box=None)
-    for name, row in zip(classes, matrix, strict=True):
-        table.add_row(Text(name), *(str(count) if count else "." for count in row))
+def _table(rows: list[dict[str, Any]], images: Path) -> Table:
+    """A line an image: its name within `images`, its class where the folder says it, the answer, the next classes."""
+    folder = images if images.is_dir() else images.parent
+    known = ["label"] if "label" in rows[0] else []
+    table = Table(Column("image", overflow="fold"), *known, "class", "confidence", box=None)
+    others = range(2, 2 + sum(name.startswith("class_") for name in rows[0]))
+    if others:
+        table.add_column("next, %")
+    for row in rows:
+        following = ", ".join(f"{row[f'class_{rank}']} {100 * row[f'confidence_{rank}']:.1f}" for rank in others)
+        cells = [str(Path(row["image"]).relative_to(folder)), *(row[name] for name in known), row["class"]]
+        table.add_row(*map(Text, (*cells, f"{100 * row['confidence']:.1f} %", *([following] if others else []))))
     return table
+
+
+def _confusion(console: TextConsole, classes: list[str], matrix: list[list[int]]) -> Table:
+    """Rows are classes, columns what they were taken for, by their numbers where the names are too long."""
+
+    def drawn(rows: Sequence[str], columns: Sequence[str]) -> Table:
+        table = Table("class / predicted", *(Column(Text(name), justify="right") for name in columns), box=None)
+        for name, row in zip(rows, matrix, strict=True):
+            table.add_row(Text(name), *(str(count) if count else "." for count in row))
+        return table
+
+    table = drawn(classes, classes)
+    if console.measure(table, options=console.options.update(max_width=WIDEST)).maximum <= console.width:
+        return table
+    return drawn([f"{idx} {name}" for idx, name in enumerate(classes)], [str(idx) for idx in range(len(classes))])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import cache
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -147,7 +148,7 @@ def _typed(cls: Any, node: Any, prefix: str, defaults: bool = False) -> Any:
     if missing:
         raise InputError(f"{dotted}{missing[0]} is missing from the configuration.")
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(cls), dict(node))
+        merged = OmegaConf.merge(_schema(cls), dict(node))
         empty = sorted(OmegaConf.missing_keys(merged))
         if empty:
             raise InputError(f"{dotted}{empty[0]} is missing from the configuration.")
@@ -156,6 +157,12 @@ def _typed(cls: Any, node: Any, prefix: str, defaults: bool = False) -> Any:
         name = _full_name(prefix, cls, str(error.full_key or error.key))
         reason = (error.msg or str(error)).splitlines()[0]
         raise InputError(f"{name}: {reason}.") from None
+
+
+@cache
+def _schema(cls: Any) -> Any:
+    """The keys of `cls` as OmegaConf has them; building them takes longer than merging values into a copy."""
+    return OmegaConf.structured(cls)
 
 
 def _full_name(prefix: str, cls: Any, name: str) -> str:

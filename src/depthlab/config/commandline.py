@@ -169,6 +169,8 @@ def explain(error: Exception) -> str:
         return str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, option = error.missing_cfg_file.rpartition("/")
+        if group in registered_groups() and option in registered_groups()[group].duplicates:
+            return registered_groups()[group].duplicates[option]
         lines = [f"{group}={option}: no such option. {nearest(option, list(error.options))}", *broken().values()]
         return "\n".join(lines)
     if isinstance(error, OSError) and error.strerror:  # Hydra's MissingConfigException is one without

@@ -238,20 +238,25 @@ def _entry_points() -> Iterator[tuple[Extension, str]]:
 
 
 def _content_version(file: str | None) -> str:
-    """What stands for the version of a file, or of a folder with all its modules, which have none."""
+    """The version of a file, or of a folder: the hash of its content, which for a folder is that of all its files."""
     if file is None or not Path(file).is_file():
         return "-"
     path = Path(file)
     digest = hashlib.sha256(path.read_bytes())
-    others = sorted({*path.parent.rglob("*.py")} - {path}) if path.name == "__init__.py" else []
-    for module in others:
-        digest.update(f"\n{module.relative_to(path.parent).as_posix()}\n".encode() + module.read_bytes())
+    inside = path.parent.rglob("*") if path.name == "__init__.py" else ()
+    for other in sorted(each for each in inside if each != path and each.is_file() and _counts(each, path.parent)):
+        digest.update(f"\n{other.relative_to(path.parent).as_posix()}\n".encode() + other.read_bytes())
     return f"sha256:{digest.hexdigest()[:12]}"
+
+
+def _counts(file: Path, folder: Path) -> bool:
+    """Not what Python compiled, nor hidden files, which editors leave."""
+    return not any(part == "__pycache__" or part.startswith(".") for part in file.relative_to(folder).parts)
 
 
 @contextmanager
 def _importing(extension: Extension) -> Iterator[None]:
-    """Note what an extension does wrong while it is imported: runs that do not use it go on."""
+    """Record an error during the import of an extension: runs that do not use it still work."""
     _loading.append(extension)
     try:
         yield

@@ -20,7 +20,7 @@ from depthlab.data.image_files import FileImages
 from depthlab.data.loaders import EvalBatches, TrainBatches
 from depthlab.data.pictures import Preprocessing
 from depthlab.data.selection import Selection, choose_classes
-from depthlab.data.source import Labelled, fingerprint
+from depthlab.data.source import ImageSource, Labelled, fingerprint
 from depthlab.data.spec import ImagesSpec
 from depthlab.data.streamed_images import StreamedImages
 from depthlab.data.train_stream import AugmentParams, TrainStream
@@ -97,7 +97,7 @@ class ImageDataModule(LightningDataModule):
 
     @cached_property
     def _split(self) -> Split:
-        spec, source = self.spec, self.spec.read(self.data_dir)
+        spec, source = self.spec, self._read()
         if spec.classes is not None:
             source = choose_classes(source, spec.classes)
         size = spec.num_val(len(source.train_labels))
@@ -110,6 +110,15 @@ class ImageDataModule(LightningDataModule):
         whole = [source.train_images, source.train_labels, source.test_images, source.test_labels]
         parts = whole if spec.fold is not None else [array for split in SPLITS for array in arrays[split]]
         return Split(arrays, tuple(source.classes), fingerprint(parts))
+
+    def _read(self) -> ImageSource:
+        try:
+            return self.spec.read(self.data_dir)
+        except OSError as error:  # of a reader that does not look before it reads
+            raise InputError(
+                f"data={self.spec.name}: {error.filename or self.data_dir} cannot be read ({error.strerror or error}). "
+                "DEPTHLAB_DATA_DIR or paths.data_dir names the folder in which data are looked for."
+            ) from None
 
     @property
     def arrays(self) -> dict[str, Labelled]:

@@ -74,10 +74,7 @@ class FileImages:
 
     def wait(self, pending: Sequence[Future[Bytes]]) -> Bytes:
         """The images (n, H, W, 3) that `start` began with."""
-        mistakes = [error for future in pending if isinstance(error := future.exception(), InputError)]
-        if mistakes:
-            more = [f"and {len(mistakes) - SHOWN} more files"] if len(mistakes) > SHOWN else []
-            raise InputError("\n".join([*(str(error) for error in mistakes[:SHOWN]), *more]))
+        refuse([error for future in pending if isinstance(error := future.exception(), InputError)])
         images = [future.result() for future in pending]
         return np.stack(images) if images else np.empty((0, *self.image_shape), np.uint8)
 
@@ -104,12 +101,7 @@ def decode(path: Path, image_size: int | None) -> Bytes:
         InputError: the file is no image, broken, of floats or 32-bit integers, or a thin strip that would be scaled.
     """
     picture, _ = open_picture(path, "RGB")
-    if image_size is not None and max(picture.size) > MOST_ASPECT * min(picture.size):
-        raise InputError(
-            f"{path} is {picture.width}x{picture.height} pixels: a strip, of which data.image_size={image_size} "
-            "would cut out next to nothing. Remove it."
-        )
-    return np.asarray(picture if image_size is None else fit_square(picture, image_size), dtype=np.uint8)
+    return np.asarray(picture if image_size is None else fit_square(picture, image_size, str(path)), dtype=np.uint8)
 
 
 def open_picture(source: Path | Image.Image, mode: str, name: str = "") -> tuple[Image.Image, list[str]]:
@@ -125,6 +117,8 @@ def open_picture(source: Path | Image.Image, mode: str, name: str = "") -> tuple
             return _convert(file, mode, name or str(source))
     except InputError:
         raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise _too_large(name or str(source)) from None
     except Exception as error:  # a damaged file makes PIL's decoders raise whatever they meet
         reason = str(error).partition("\n")[0] or type(error).__name__
         where = name or str(source)
@@ -133,10 +127,16 @@ def open_picture(source: Path | Image.Image, mode: str, name: str = "") -> tuple
         ) from None
 
 
+def _too_large(name: str) -> InputError:
+    """Before it is decoded: a small file may claim any size and take all memory."""
+    return InputError(
+        f"{name} is too large: at most {Image.MAX_IMAGE_PIXELS:,} pixels are read. Save it smaller, or remove it."
+    )
+
+
 def _convert(file: Image.Image, mode: str, name: str) -> tuple[Image.Image, list[str]]:
-    most = Image.MAX_IMAGE_PIXELS
-    if most is not None and file.width * file.height > most:
-        raise ValueError(f"it has {file.width} x {file.height} pixels, at most {most:,} are read")
+    if Image.MAX_IMAGE_PIXELS is not None and file.width * file.height > Image.MAX_IMAGE_PIXELS:
+        raise _too_large(name)
     notes = ["of an animation the first frame is used"] if getattr(file, "is_animated", False) else []
     picture = ImageOps.exif_transpose(file)
     if picture.mode in ("I", "F"):
@@ -154,12 +154,32 @@ def _convert(file: Image.Image, mode: str, name: str) -> tuple[Image.Image, list
     return picture.convert(mode), notes
 
 
-def fit_square(picture: Image.Image, size: int) -> Image.Image:
-    """Scale the shorter side to `size` and cut the centre out."""
-    from torchvision.transforms import v2
+def fit_square(picture: Image.Image, size: int, name: str) -> Image.Image:
+    """Scale the shorter side to `size` and cut the centre out.
 
-    fitted: Image.Image = v2.functional.center_crop(v2.functional.resize(picture, [size], antialias=True), [size, size])
-    return fitted
+    These are torchvision's resize and center_crop to the pixel, without its import, which takes seconds.
+
+    Raises:
+        InputError: the picture is a thin strip, which would take much memory and show next to nothing.
+    """
+    width, height = picture.size
+    shorter = min(width, height)
+    if max(width, height) > MOST_ASPECT * shorter:
+        raise InputError(
+            f"{name} is {width}x{height} pixels: a strip, of which a square of {size} pixels would show next to "
+            "nothing. Remove it."
+        )
+    width, height = int(size * width / shorter), int(size * height / shorter)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    scaled = picture if picture.size == (width, height) else picture.resize((width, height), Image.Resampling.BILINEAR)
+    return scaled.crop((left, top, left + size, top + size))
+
+
+def refuse(mistakes: Sequence[InputError]) -> None:
+    """Raise one InputError that names the first of the mistakes, if there are any."""
+    if mistakes:
+        more = [f"and {len(mistakes) - SHOWN} more files"] if len(mistakes) > SHOWN else []
+        raise InputError("\n".join([*(str(error) for error in mistakes[:SHOWN]), *more]))
 
 
 def subset(images: Images, indices: Indices) -> Images:

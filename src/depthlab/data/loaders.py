@@ -22,17 +22,18 @@ class TrainBatches:
     """
 
     def __init__(self, first: int, total: int, span: int, block_end: BlockEnd | None = None) -> None:
-        self.next_number = first
+        self.next_first = first
         self.total = total
         self.span = span
         self.block_end = block_end
 
     def __iter__(self) -> Iterator[int | range]:
-        stop = min(self.total, (self.next_number // self.span + 1) * self.span)
-        while self.next_number < stop:
-            first = self.next_number
-            self.next_number = first + 1 if self.block_end is None else min(stop, self.block_end(first))
-            yield first if self.block_end is None else range(first, self.next_number)
+        first, stop = self.next_first, min(self.total, (self.next_first // self.span + 1) * self.span)
+        while first < stop:
+            after = first + 1 if self.block_end is None else min(stop, self.block_end(first))
+            yield first if self.block_end is None else range(first, after)
+            first = after
+        self.next_first = stop  # an iterator that is given up early takes nothing: Lightning makes a continuation two
 
 
 class EvalBatches:

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from depthlab.data.device_images import Normalization, Normalizer
-from depthlab.data.image_files import Bytes, FileImages, fit_square, open_picture
+from depthlab.data.image_files import Bytes, FileImages, fit_square, open_picture, refuse
 from depthlab.data.image_folders import SUFFIXES, image_files
 from depthlab.errors import InputError
 
@@ -99,12 +99,19 @@ class Pictures:
         """Bytes (n, H, W, C).
 
         Raises:
-            InputError: an image cannot be decoded.
+            InputError: images cannot be decoded; it names the first ones of the batch.
         """
         part = self.sources[start:stop]
         if isinstance(part, np.ndarray) and part.shape[1:] == self.preprocessing.image_shape:
             return part
-        return np.stack([self._read(source, start + idx) for idx, source in enumerate(part)])
+        images, mistakes = [], []
+        for idx, source in enumerate(part, start):
+            try:
+                images.append(self._read(source, idx))
+            except InputError as error:
+                mistakes.append(error)
+        refuse(mistakes)
+        return np.stack(images)
 
     def _read(self, source: Any, idx: int) -> Bytes:
         height, width, channels = self.preprocessing.image_shape
@@ -114,15 +121,15 @@ class Pictures:
         if picture.size != (width, height):
             if not self.preprocessing.resizes:
                 notes.append(f"the shorter side is scaled and the centre cut out: {height} x {width}")
-            picture = _fit(picture, height, width)
+            picture = _fit(picture, height, width, self.names[idx])
         self.notes.update(notes)
         return np.asarray(picture, dtype=np.uint8).reshape(height, width, channels)
 
 
-def _fit(picture: Image.Image, height: int, width: int) -> Image.Image:
+def _fit(picture: Image.Image, height: int, width: int, name: str) -> Image.Image:
     """Squares exactly as folders of images are prepared for training."""
     if height == width:
-        return fit_square(picture, height)
+        return fit_square(picture, height, name)
     return ImageOps.fit(picture, (width, height), Image.Resampling.BILINEAR)
 
 

@@ -25,6 +25,8 @@ class ImagesSpec(Spec):
     """Which images, how they are split, and what happens to them on the way into the network."""
 
     targets: ClassVar[str] = "classes"  # "numbers" or "images" for regression
+    # Whether the images cannot change under their name: the sums of their files are checked, or a library holds them.
+    is_fixed: ClassVar[bool] = False
 
     split_seed: int = key(
         0, minimum=0, below=2**32, help="which images are set aside; not the run's seed: all seeds share one split"
@@ -73,7 +75,7 @@ class ImagesSpec(Spec):
         raise InputError(f"data.name={self.registered}: its spec does not say how many images are set aside.")
 
     def describe(self) -> dict[str, Any]:
-        """What a record says of the data beside their sizes."""
+        """Entries of a record's description of the data, in addition to their sizes."""
         return {}
 
     def check(self) -> None:

@@ -15,7 +15,7 @@ LOW_32_BITS = 0xFFFFFFFF
 
 @dataclass(frozen=True)
 class AugmentParams:
-    """For each position of a stretch of training: which image, where its crop begins, whether it is mirrored.
+    """For each of consecutive training positions: which image, where its crop begins, whether it is mirrored.
 
     `image_idx`, `top` and `left` are int64 (n,), `flip` is bool (n,). Offsets run from 0 to twice the padding.
     """

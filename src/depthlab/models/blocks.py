@@ -1,4 +1,4 @@
-"""The blocks networks are built from: a branch f of two or three convolutions, and what is added to it."""
+"""The blocks of the networks: a branch f of two or three convolutions, and the shortcut that is added to it."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ class BasicBlock(nn.Module):
         self.residual = residual
         # torchvision's name, so that published weights fit; it holds parameters for options B and C only.
         self.downsample = build_shortcut(shortcut, in_channels, out_channels, stride) if residual else None
-        self.survival: nn.Module = nn.Identity()  # stochastic depth, where a network asks for it
+        self.drop_path: nn.Module = nn.Identity()  # stochastic depth, where a network asks for it
 
     def forward(self, x: Tensor) -> Tensor:
-        f = self.survival(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))
+        f = self.drop_path(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))
         return F.relu(f + self.shortcut(x)) if self.residual else F.relu(f)
 
     def shortcut(self, x: Tensor) -> Tensor:
@@ -82,12 +82,12 @@ class Bottleneck(nn.Module):
         self.bn3 = nn.BatchNorm2d(out_channels)
         self.residual = residual
         self.downsample = build_shortcut(shortcut, in_channels, out_channels, stride) if residual else None
-        self.survival: nn.Module = nn.Identity()
+        self.drop_path: nn.Module = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.bn1(self.conv1(x)))
         y = F.relu(self.bn2(self.conv2(y)))
-        f = self.survival(self.bn3(self.conv3(y)))
+        f = self.drop_path(self.bn3(self.conv3(y)))
         return F.relu(f + self.shortcut(x)) if self.residual else F.relu(f)
 
     def shortcut(self, x: Tensor) -> Tensor:
@@ -129,14 +129,14 @@ class PreActivationBlock(nn.Module):
         self.residual = residual
         self.shares_activation = is_first or stride != 1 or in_channels != out_channels
         self.downsample = build_shortcut(shortcut, in_channels, out_channels, stride, False) if residual else None
-        self.survival: nn.Module = nn.Identity()
+        self.drop_path: nn.Module = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         activated = F.relu(self.bn1(x))
         f: Tensor = self.conv2(F.relu(self.bn2(self.conv1(activated))))
         if self.is_bottleneck:
             f = self.conv3(F.relu(self.bn3(f)))
-        f = self.survival(f)
+        f = self.drop_path(f)
         entrance = activated if self.shares_activation else x
         return f + self.shortcut(entrance) if self.residual else f
 

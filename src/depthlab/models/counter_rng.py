@@ -67,14 +67,14 @@ class DropPath(nn.Module):
     multiplies in evaluation instead, and drops f for a whole batch at once.
 
     Args:
-        survival: the probability that an image keeps its f.
+        keep_probability: the probability that an image keeps its f.
         noise: of the network; not a part of this module, whose state it is not.
         layer: tells the blocks' draws apart.
     """
 
-    def __init__(self, survival: float, noise: CounterRNG, layer: int) -> None:
+    def __init__(self, keep_probability: float, noise: CounterRNG, layer: int) -> None:
         super().__init__()
-        self.survival = survival
+        self.keep_probability = keep_probability
         self.layer = layer
         self._noise = (noise,)
 
@@ -83,8 +83,8 @@ class DropPath(nn.Module):
         (noise,) = self._noise
         if not noise.training:
             return f
-        survives = noise.uniform(self.layer, len(f)) < self.survival
-        return f * (survives.to(f.dtype) / self.survival)[:, :, None, None]
+        survives = noise.uniform(self.layer, len(f)) < self.keep_probability
+        return f * (survives.to(f.dtype) / self.keep_probability)[:, :, None, None]
 
 
 class Dropout(nn.Module):

@@ -103,7 +103,7 @@ class ResNet(nn.Module):
         return scores
 
     def parts(self) -> dict[str, nn.Module]:
-        """What comes before the classifier, from the input on."""
+        """The modules before the classifier, in the order of the forward pass."""
         names = ("conv1", "bn1", *self.stage_names, "norm")
         return {name: self.get_submodule(name) for name in names}
 
@@ -117,8 +117,8 @@ class ResNet(nn.Module):
             if not residual:
                 raise ValueError(f"stochastic_depth={stochastic_depth}: a plain network has no shortcuts")
             blocks = [block for name in self.stage_names for block in self.get_submodule(name).children()]
-            for idx, survival in enumerate(keep_probabilities(len(blocks), stochastic_depth)):
-                blocks[idx].survival = DropPath(survival, self.noise, idx)
+            for idx, keep_probability in enumerate(keep_probabilities(len(blocks), stochastic_depth)):
+                blocks[idx].drop_path = DropPath(keep_probability, self.noise, idx)
 
 
 def _stem_convolution(stem: str, in_channels: int, channels: int) -> nn.Conv2d:

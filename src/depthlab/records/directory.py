@@ -178,9 +178,11 @@ def is_held(directory: Path) -> bool:
 def set_aside(directory: Path) -> Path:
     """Move `directory` into the folder .aside beside it, under a name that says when, and return its new path."""
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    aside = directory.parent / ASIDE / f"{directory.name}-{stamp}-{os.getpid()}"
-    aside.parent.mkdir(exist_ok=True)
-    return directory.rename(aside)
+    folder, name = directory.parent / ASIDE, f"{directory.name}-{stamp}-{os.getpid()}"
+    folder.mkdir(exist_ok=True)
+    names = (f"{name}{suffix}" for suffix in ("", *(f"-{number}" for number in range(2, 1000))))
+    # Two within one second, or a clock that was set back: the one before stays.
+    return directory.rename(next(folder / each for each in names if not (folder / each).exists()))
 
 
 def _myself() -> str:

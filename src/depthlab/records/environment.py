@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from depthlab import __version__
+
 PLACE = Path(__file__).resolve().parents[2]  # the folder that this package is imported from
 SNAPSHOT = "snapshot.json"  # there, if that folder is a snapshot of the code
 MOST_OF_DIFF = 1_000_000  # characters
@@ -21,8 +23,8 @@ PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "omegaconf", "tor
 
 def versions() -> dict[str, str]:
     """The versions of Python, of this package and of the libraries that decide numbers."""
-    found = {"python": platform.python_version()}
-    for package in ("depthlab", *PACKAGES):
+    found = {"python": platform.python_version(), "depthlab": __version__}
+    for package in PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from depthlab.config.identity import Identity
+from depthlab.errors import InputError
 from depthlab.records.atomic_files import replacing
 from depthlab.records.directory import check_still_ours
 from depthlab.records.environment import git_state, machine, source_diff, versions
 from depthlab.records.record import Record, Segment, write_record
+from depthlab.records.safe_files import read_inside
 
 DIFF = "code.diff"
 # What makes a continuation worth a line: it goes on under something else than the segment before.
@@ -148,11 +150,17 @@ class Journal:
     def _keep_diff(self, diff: str) -> str:
         """The name of the file that holds it now. That of an earlier segment stays."""
         path, first_step = self.directory / DIFF, self.record.segments[-1].from_step
-        if first_step and path.exists() and path.read_text(encoding="utf-8") != diff:
+        if first_step and path.exists() and self._read(path.name) != diff.encode():
             path = path.with_stem(f"{path.stem}-from-step-{first_step:08d}")
         with replacing(path) as temporary:
             temporary.write_text(diff, encoding="utf-8")
         return path.name
+
+    def _read(self, name: str) -> bytes | None:
+        try:
+            return read_inside(self.directory, name)
+        except (OSError, InputError):  # no file that a run has written
+            return None
 
     def note(self, step: int, times: Times) -> None:
         """Write that the run is at `step`, with the seconds this segment has spent training."""

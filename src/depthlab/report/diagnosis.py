@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,18 @@ def print_diagnosis(found: Found, document: Document, page: Path) -> None:
         console.print(f"{finding.title}: {finding.word}.", style=COLOURS[finding.tone], end=" ")
         console.print(finding.text)
     layers = {**found, "layers": [row for row in found["layers"] if row["num_macs"]]}  # without norms
-    for table in (layers_table(layers), speed_table(found)):
+    for table in (_without(layers_table(layers), "kind"), speed_table(found)):
         console.print(grid(table, MOST_ROWS))
     if len(layers["layers"]) > MOST_ROWS:
         console.print(f"{len(layers['layers']) - MOST_ROWS} more layers with weights are on the page.")
     console.print(f"page: {page}")
+
+
+def _without(table: Table, name: str) -> Table:
+    """A table without one of its columns: 80 characters hold the others."""
+    place = table.header.index(name)
+    rows = tuple(row[:place] + row[place + 1 :] for row in table.rows)
+    return replace(table, header=table.header[:place] + table.header[place + 1 :], rows=rows)
 
 
 def describe(found: Found) -> Document:

@@ -116,7 +116,7 @@ def summarize(scores: NDArray[Any], labels: Labels, classes: Sequence[str]) -> d
     """Errors in percent, mean loss, calibration, a report for each class, and the pairs most often confused.
 
     `ece` is the expected calibration error of Guo et al. 2017 with 15 bins of equal width, from 0 to 1; `reliability`
-    the bins that are not empty: mean confidence, part that is right.
+    the bins that are not empty: mean confidence, part that is right, number of images.
     """
     from sklearn.metrics import classification_report, confusion_matrix, top_k_accuracy_score
 
@@ -145,9 +145,12 @@ def _calibration(scores: NDArray[Any], is_right: NDArray[np.bool_]) -> dict[str,
 
     confidence = np.exp(scores.max(axis=1)).clip(0, 1)
     right, mean = calibration_curve(is_right, confidence, n_bins=BINS)
+    edges = np.linspace(0, 1, BINS + 1)[1:-1]  # the curve's own
+    counts = np.bincount(np.searchsorted(edges, confidence))
     # Of answers and not of classes: a binary problem whose probability is the confidence.
     ece = binary_calibration_error(torch.from_numpy(confidence), torch.from_numpy(is_right).long(), n_bins=BINS)
-    return {"ece": float(ece), "reliability": [[float(a), float(b)] for a, b in zip(mean, right, strict=True)]}
+    bins = zip(mean.tolist(), right.tolist(), counts[counts > 0].tolist(), strict=True)
+    return {"ece": float(ece), "reliability": [list(each) for each in bins]}
 
 
 def _confused(matrix: NDArray[np.int64], classes: Sequence[str]) -> list[dict[str, Any]]:

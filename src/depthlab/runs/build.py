@@ -166,6 +166,7 @@ def build_trainer(
     """
     from lightning.fabric.plugins.environments.lightning import LightningEnvironment
     from lightning.pytorch import Trainer
+    from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 
     quieten_lightning()
     torch.backends.cudnn.allow_tf32 = False  # by default convolutions in float32 would keep ten bits of it
@@ -190,8 +191,9 @@ def build_trainer(
         default_root_dir=directory,
         num_sanity_val_steps=0,
         log_every_n_steps=1,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
+        # Lightning adds neither by itself, but refuses the user's own where these are False.
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
@@ -217,5 +219,7 @@ def quieten_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
     # A run without validation images has no validation loader, on purpose.
     warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero.*")
+    # It finds the number of images in a batch, which also holds the name of the split.
+    warnings.filterwarnings("ignore", message="Trying to infer the `batch_size` from an ambiguous collection.*")
     # Our meters add up the processes' sums before a value is logged.
     warnings.filterwarnings("ignore", message="It is recommended to use `self.log.*sync_dist=True.*")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ProgressBar
 
 from depthlab.config.identity import find_key, flatten, name_repetition
 from depthlab.config.schema import TrainConfig, as_dict
@@ -21,7 +22,7 @@ from depthlab.training.callbacks.progress import ProgressView
 from depthlab.training.callbacks.stopwatch import Stopwatch
 from depthlab.training.callbacks.weight_averaging import WeightAverage
 from depthlab.training.plan import Plan
-from depthlab.training.resume_state import RestoreState
+from depthlab.training.resume_state import RestoreState, UnsavedState
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class CallbackList:
     chosen: list[Callback]
     curves: MetricLogger
     stopwatch: Stopwatch
+    unsaved: UnsavedState
 
     @property
     def averages(self) -> WeightAverage | None:
@@ -51,6 +53,7 @@ def build_callbacks(
     directory: Path,
     data: ImageDataModule,
     plan: Plan,
+    chosen: list[Callback],
     curves: MetricLogger,
     stopwatch: Stopwatch,
     stop: StopRequest,
@@ -65,22 +68,26 @@ def build_callbacks(
         directory: the run's.
         data: its images.
         plan: its steps.
+        chosen: the callbacks of the configuration.
         curves: reads the meters.
         stopwatch: times the training.
         stop: asks the run to stop.
         save: writes a checkpoint.
         state: what the run continues from, None at its start.
     """
-    chosen = [spec.build() for spec in config.callbacks.values()]
-    callbacks: list[Callback] = [RestoreState(state)] if state else []
+    callbacks: list[Callback] = [RestoreState(state, plan.first_lightning_epoch)] if state else []
     callbacks += [stopwatch, curves, *chosen]
     if config.trainer.bn_statistics == "averaged":
         callbacks.append(AveragedBatchNorm(data, plan))
     callbacks += build_diagnostics(config, directory, data, plan)
     title = f"{config.model.name} {name_repetition(config.seed, config.data.fold)}"
     metric = _primary_metric(config, data)
-    callbacks += [Checkpoints(save, plan, stop), ProgressView(title, directory, plan, curves, metric)]
-    return CallbackList(callbacks, chosen, curves, stopwatch)
+    draws = not any(isinstance(callback, ProgressBar) for callback in chosen)
+    callbacks += [Checkpoints(save, plan, stop), ProgressView(title, directory, plan, curves, metric, draws)]
+    # A callback that only watches may begin anew.
+    counting = [callback for spec, callback in zip(config.callbacks.values(), chosen, strict=True) if spec.identity]
+    unsaved = UnsavedState(counting)
+    return CallbackList([*callbacks, unsaved], chosen, curves, stopwatch, unsaved)
 
 
 def build_diagnostics(config: TrainConfig, directory: Path, data: ImageDataModule, plan: Plan) -> list[Callback]:

@@ -30,7 +30,7 @@ RUN = "depthlab.runs.run"
 # They say and keep what came out, or are about the code itself.
 LEFT_OUT = frozenset(
     {"depthlab", "depthlab.errors", "depthlab.shown_text", "depthlab.config.nearest"}
-    | {f"depthlab.runs.{name}" for name in ("code", "evaluate", "outcome", "snapshot", "source")}
+    | {f"depthlab.runs.{name}" for name in ("code", "evaluate", "images", "outcome", "snapshot", "source")}
 )
 RECORDS = "depthlab.records"
 OF_RECORDS = ("depthlab.records.checkpoints", "depthlab.records.weight_files")  # what a run starts or goes on from

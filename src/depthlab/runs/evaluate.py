@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from depthlab.config.check import check
 from depthlab.config.hardware import probe, resolve
@@ -41,9 +43,13 @@ def evaluate_run(path: str | Path, data_dir: str | None = None, accelerator: str
 
     Returns:
         Metrics by name, such as "test/err" in percent.
+
+    Raises:
+        InputError: the run did not finish, or its weights or data are absent or other ones.
     """
     directory = Path(path)
     record = read_record(directory)
+    check_finished(record, directory)
     config = check_recorded(record)
     say_other_code(config, record)
     _adapt(config, record, data_dir, accelerator)
@@ -96,7 +102,7 @@ def check_recorded(record: Record) -> TrainConfig:
     missing = [f"{name} {version}" for name, version in used.items() if name not in installed]
     for name, version in used.items():
         if name in installed and installed[name] != version:
-            print(one_line(f"The extension {name} is {installed[name]} here; the run used {version}."))
+            _note(f"The extension {name} is {installed[name]} here; the run used {version}.")
     try:
         config = check(record.config)
     except InputError as error:
@@ -114,7 +120,12 @@ def say_other_code(config: TrainConfig, record: Record) -> None:
 
 @cache
 def _say_once(line: str, *run: object) -> None:
-    print(one_line(line))  # names of files come from the record
+    _note(line)
+
+
+def _note(line: str) -> None:
+    """A line beside a command's answer, which may be JSON."""
+    print(one_line(line), file=sys.stderr)  # names come from the record
 
 
 def load_last(directory: Path, record: Record) -> dict[str, Any]:
@@ -174,7 +185,7 @@ def _check_num_weights(
     config: TrainConfig, images: ImageSpec, num_outputs: int, state: dict[str, Tensor], where: str
 ) -> None:
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _NothingDrawn():
             expected = sum(each.numel() for each in build_network(config, images, num_outputs).state_dict().values())
     except NotImplementedError:  # an extension's network that computes while it is built
         return
@@ -183,6 +194,13 @@ def _check_num_weights(
     found = sum(each.numel() for each in state.values())
     if found != expected:
         raise InputError(f"{where} holds another network than its record names: {found:,} numbers, not {expected:,}.")
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """Leaves tensors undrawn. On the meta device torch would import its compiler for `normal_`, which takes seconds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if func is Tensor.normal_ else func(*args, **(kwargs or {}))
 
 
 def check_finished(record: Record, directory: Path) -> None:

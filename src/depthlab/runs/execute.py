@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from depthlab.config.hardware import Hardware, device_name, peak_memory_mib, use_threads
 from depthlab.config.schema import TrainConfig, as_dict
 from depthlab.errors import InputError
+from depthlab.records.atomic_files import replacing
 from depthlab.records.checkpoints import load_newest, state_sha256
 from depthlab.records.journal import Journal
 from depthlab.runs import exits
@@ -20,6 +21,7 @@ from depthlab.runs.extend import find_shorter
 from depthlab.runs.fit import Fit
 from depthlab.runs.outcome import Outcome, describe
 from depthlab.training.callbacks.stopwatch import Stopwatch
+from depthlab.training.chosen_callbacks import build_chosen
 from depthlab.training.compiling import compile_training
 from depthlab.training.endings import Diverged, Interrupted, finite
 from depthlab.training.resume_state import load_errors
@@ -104,11 +106,19 @@ class RunInProgress:
 
     def execute(self) -> Outcome:
         """Fit, test, record; `prepare` comes first."""
-        data, module = self._parts
+        data, module, chosen = self._parts
         try:
             self._announce()
             fit = Fit(
-                self.config, self.directory, data, module, self.journal, self.stopwatch, self.state, self._watchers()
+                self.config,
+                self.directory,
+                data,
+                module,
+                chosen,
+                self.journal,
+                self.stopwatch,
+                self.state,
+                self._watchers(),
             )
             fit.train()
             fit.test()
@@ -140,7 +150,7 @@ class RunInProgress:
             "weights_sha256": state_sha256(fit.module.network.state_dict()),
         }
 
-    def _build(self) -> tuple[ImageDataModule, SupervisedModule]:
+    def _build(self) -> tuple[ImageDataModule, SupervisedModule, list[Callback]]:
         config = self.config
         for logger in config.loggers.values():
             logger.check_installed()
@@ -149,6 +159,7 @@ class RunInProgress:
         network = build_network(config, data.image_spec, data.num_outputs, data.normalization)
         self._mark("network")
         task = config.task.describe(data.num_outputs, config.metrics)
+        chosen = build_chosen(config.callbacks, task["metrics"], data.num_images("val") > 0)
         self.journal.update(data=data.describe(), task=task, extensions=extensions_in_use(config))
         self._check_same_images()
         self.journal.update(model=describe_network(config, network, data.image_spec))
@@ -161,7 +172,7 @@ class RunInProgress:
         module.step = self.first_step
         if config.trainer.compile:
             compile_training(module, config.trainer.accelerator, config.trainer.compile_scope)
-        return data, module
+        return data, module, chosen
 
     def _mark(self, part: str) -> None:
         if self.observer:
@@ -185,7 +196,8 @@ class RunInProgress:
         self.journal.write()
         if not self.journal.writes:
             return
-        OmegaConf.save(OmegaConf.create(self.journal.record.config), self.directory / "config.yaml")
+        with replacing(self.directory / "config.yaml") as temporary:  # a link or a FIFO of this name is not opened
+            OmegaConf.save(OmegaConf.create(self.journal.record.config), temporary)
         if len(self.journal.record.segments) > 1:
             print(f"{self.directory.name}: continues from step {self.first_step:,}")
         elif shorter := find_shorter(self.config, self.directory):

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
+from typing import NoReturn
 
 DONE = 0  # finished or diverged; which of the two is in the record
 FAILED = 1
@@ -45,6 +46,27 @@ def stop_when_asked(also: tuple[signal.Signals, ...] = (signal.SIGINT,)) -> None
     Handlers of others stay, submitit's of SIGUSR2 above all; but for SIGTERM, which submitit ignores.
     """
     _handle((*STOP_SIGNALS, *also), _stop)
+
+
+def end_with(main: Callable[[], int]) -> NoReturn:
+    """Be a process whose whole work is `main`, which returns the exit code.
+
+    Ctrl-C ends it without a traceback, where `main` has no answer of its own. Once there is an exit code, a stop signal
+    changes nothing of it: Python still cleans up, and would print an exception that a handler raises there.
+    """
+    code = FAILED
+    try:
+        code = main()
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else FAILED if ended.code else DONE
+        raise
+    finally:
+        for number in (*BLOCKED, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, lambda number, frame: _end(code))
+    sys.exit(code)
 
 
 def is_stopped() -> bool:

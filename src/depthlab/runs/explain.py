@@ -163,8 +163,13 @@ def overlay(image: Bytes, values: NDArray[np.float32]) -> Bytes:
     return drawn
 
 
-def draw_sheet(found: Sequence[Attributions]) -> Image.Image:
-    """A row an image: the image itself, then each run's map over it, above the run's class and its confidence."""
+def draw_sheet(found: Sequence[Attributions], labels: Sequence[str] = ()) -> Image.Image:
+    """A row an image: the image itself, then each run's map over it, above the run's class and its confidence.
+
+    Args:
+        found: of each run, the same images.
+        labels: the true class of each image, where it is known.
+    """
     first = found[0]
     height, width = first.images.shape[1:3]
     factor = max(1, TILE // max(height, width))
@@ -180,7 +185,9 @@ def draw_sheet(found: Sequence[Attributions]) -> Image.Image:
         top = HEAD + row * (tall + CAPTION)
         tiles = [overlay(first.images[row], np.zeros((height, width), np.float32))]
         tiles += [overlay(each.images[row], each.maps[row]) for each in found]
-        words = [Path(first.names[row]).name, *(f"{each.classes[row]} {each.confidence[row]:.2f}" for each in found)]
+        name = Path(first.names[row]).name
+        words = [f"{labels[row]}, {name}" if labels else name]
+        words += [f"{each.classes[row]} {each.confidence[row]:.2f}" for each in found]
         for column, (tile, word) in enumerate(zip(tiles, words, strict=True)):
             left = GAP + column * (wide + GAP)
             canvas.paste(Image.fromarray(tile.repeat(factor, 0).repeat(factor, 1)), (left, top))

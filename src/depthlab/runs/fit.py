@@ -45,6 +45,7 @@ class Fit:
         directory: the run's.
         data: its images.
         module: its network; `module.step` is where it goes on.
+        chosen: the callbacks of the configuration.
         journal: is told of checkpoints.
         stopwatch: times the training.
         state: what the run continues from, None at its start.
@@ -57,6 +58,7 @@ class Fit:
         directory: Path,
         data: ImageDataModule,
         module: SupervisedModule,
+        chosen: list[Callback],
         journal: Journal,
         stopwatch: Stopwatch,
         state: dict[str, Any] | None,
@@ -77,7 +79,7 @@ class Fit:
             with load_errors(state):
                 self.curves.restore(state["log"])
         self.callbacks = build_callbacks(
-            config, directory, data, self.plan, self.curves, self.stopwatch, self.stop, self.save, state
+            config, directory, data, self.plan, chosen, self.curves, self.stopwatch, self.stop, self.save, state
         )
         if state and not self._trains:
             self.callbacks.restore(state)
@@ -113,6 +115,15 @@ class Fit:
             flush_loggers(trainer.loggers)
             save_checkpoint(self.directory, module.step, state)
             self.journal.note(module.step, self.stopwatch)
+            self._name_unsaved()
+
+    def _name_unsaved(self) -> None:
+        for name, attributes in self.callbacks.unsaved.found().items():
+            print(
+                f"{self.directory.name}: the callback {name} changes {', '.join(attributes)} and saves no state_dict: "
+                "a continued run starts with that anew",
+                flush=True,
+            )
 
     def stopped_early(self) -> dict[str, Any] | None:
         """At which step, and why, a callback ended the run before its last step; None where none did."""

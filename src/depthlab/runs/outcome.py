@@ -7,8 +7,10 @@ from pathlib import Path
 
 from depthlab.config.identity import name_repetition
 from depthlab.config.schema import TrainConfig
+from depthlab.errors import InputError
 from depthlab.records.metrics import describe as describe_task
 from depthlab.records.record import FILE_NAME, Record, read_record
+from depthlab.runs.images import UNKNOWN, ImageChecks
 from depthlab.training.callbacks.progress import clock
 
 
@@ -30,6 +32,23 @@ def planned(config: TrainConfig, directory: Path) -> Outcome:
         f"{trainer.devices} x {trainer.accelerator}, {trainer.precision} -> {directory} ({status})"
     )
     return Outcome("planned", line, directory)
+
+
+def finished_before(config: TrainConfig, record: Record, directory: Path) -> Outcome:
+    """That of a run which has finished or diverged before, if it has seen the images that there are now.
+
+    Raises:
+        InputError: it has seen others.
+    """
+    images = ImageChecks()
+    if difference := images.difference(config, record):
+        raise InputError(
+            f"{directory}: this run {record.status} with other images than there are now.\n  differs: {difference}\n"
+            "Bring those back, or give rerun=true, which moves it into .aside and repeats it."
+        )
+    if images.is_unknown(config):
+        print(f"{directory.name}: {UNKNOWN}")
+    return Outcome(record.status, f"{describe(record, directory)} (already finished)", directory)
 
 
 def describe(record: Record, directory: Path) -> str:

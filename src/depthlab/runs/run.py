@@ -24,7 +24,7 @@ from depthlab.runs.code import (
 )
 from depthlab.runs.execute import RunInProgress
 from depthlab.runs.observer import Observer
-from depthlab.runs.outcome import Outcome, describe, planned
+from depthlab.runs.outcome import Outcome, finished_before, planned
 
 FINGERPRINT = "DEPTHLAB_CODE"  # of the first process, for the others
 
@@ -66,7 +66,7 @@ def run(config: TrainConfig, command: str, expected: str | None = None, observer
         existing = read_record(directory) if (directory / FILE_NAME).exists() else None
         repeats = existing is not None and _repeats(config, code, existing, directory)
         if existing is not None and existing.is_done and not repeats:
-            return Outcome(existing.status, f"{describe(existing, directory)} (already finished)", directory)
+            return finished_before(config, existing, directory)
         try:
             before = None if repeats else existing
             mine = RunInProgress(config, command, identity, directory, hardware, before, code, observer, writes=True)

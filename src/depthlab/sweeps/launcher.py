@@ -20,7 +20,7 @@ from depthlab.runs.snapshot import FOLDER, remove_snapshot
 from depthlab.sweeps.devices import Devices, find_devices, gpu_names
 from depthlab.sweeps.job import RESULTS, Entry
 from depthlab.sweeps.live_view import Lines, LiveTable, readers_may_leave, remaining
-from depthlab.sweeps.preflight import Request, check_all, check_code, examine, freeze
+from depthlab.sweeps.preflight import Request, check_all, check_code, check_images, examine, freeze
 from depthlab.sweeps.queue import Command, Pool
 from depthlab.sweeps.runtime_estimate import Estimates, read_estimates
 from depthlab.sweeps.search import JobMaker, Search, tried
@@ -31,7 +31,6 @@ from depthlab.sweeps.sharing import Sharing
 from depthlab.sweeps.sweep_tables import plan_lines, print_outcome, print_search
 
 MANY = 50  # jobs, which take ten seconds to check
-PLAIN_WIDTH = 160  # of tables where there is no terminal to measure
 
 
 def job_command(frozen: Path) -> list[str]:
@@ -66,14 +65,14 @@ def launch(
     """
     exits.stop_when_asked(also=(signal.SIGHUP,))
     outlive_output()
-    console = _console()
+    console = TextConsole()
     if len(requests) >= MANY:
         with readers_may_leave(console):
             console.print(f"checking {len(requests)} jobs", highlight=False)
     hardware = probe()
     jobs, repeated = check_all(requests, hardware)
     entries = examine(jobs)
-    repeated += check_code(jobs)
+    repeated += [*check_code(jobs), *check_images(jobs)]
     waiting = [entry for entry in entries if entry.state not in RESULTS]
     devices = find_devices(hardware, _wanted(waiting), settings.jobs_per_device)
     known = read_estimates(Path(jobs[0].config.paths.log_dir))
@@ -118,7 +117,7 @@ def launch_search(
     """
     exits.stop_when_asked(also=(signal.SIGHUP,))
     outlive_output()
-    console, hardware = _console(), probe()
+    console, hardware = TextConsole(), probe()
     space, fixed, notes = split(parts)
     first, *_ = check_all([compose([*fixed, *overrides]) for overrides in ends(space)], hardware)[0]
     question = ask(first.config, space, keys)
@@ -196,11 +195,6 @@ def _make_view(console: TextConsole, known: Estimates, num_places: int, num_jobs
 def _can_draw(console: TextConsole) -> bool:
     # rich takes a file for a terminal where FORCE_COLOR is set
     return console.is_terminal and console.file.isatty() and not console.is_dumb_terminal
-
-
-def _console() -> TextConsole:
-    console = TextConsole()
-    return console if console.is_terminal else TextConsole(width=PLAIN_WIDTH)
 
 
 def _wanted(entries: Sequence[Entry]) -> dict[str, int]:

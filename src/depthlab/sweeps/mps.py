@@ -24,7 +24,24 @@ from depthlab.runs.parent import die_with_parent
 CONTROL = "nvidia-cuda-mps-control"
 PIPE_VARIABLE, LOG_VARIABLE = "CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY"
 DEFAULT_FOLDER = Path("/tmp/nvidia-mps")  # where clients look, and where a daemon of the machine's owner lives
-READY_SECONDS, QUIT_SECONDS = 10.0, 10.0
+READY_SECONDS, QUIT_SECONDS, CLIENT_SECONDS = 10.0, 10.0, 30.0
+NO_DRIVER = 3  # the exit code of CLIENT where there is nothing to try
+# Opens the GPU as a job does, without torch: a daemon may run where its clients cannot reach it, as in some containers.
+CLIENT = f"""
+import ctypes, sys
+try:
+    cuda = ctypes.CDLL("libcuda.so.1")
+except OSError:
+    sys.exit({NO_DRIVER})
+device, context = ctypes.c_int(), ctypes.c_void_p()
+for call in (
+    lambda: cuda.cuInit(0),
+    lambda: cuda.cuDeviceGet(ctypes.byref(device), 0),
+    lambda: cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), device),
+):
+    if code := call():
+        sys.exit(f"a process under it cannot open the GPU (CUDA error {{code}})")
+"""
 MODES = ("auto", "on", "off")
 
 
@@ -134,6 +151,8 @@ class MpsDaemons:
         )
         assert keeper.stdout is not None and keeper.stdin is not None
         said = keeper.stdout.readline().strip()
+        if said == "ready" and (obstacle := _obstacle_to_clients(self._as_client(device))):
+            said = obstacle
         if said == "ready":
             self._keepers[device] = keeper
             self._say(f"MPS: started for GPU {device}")
@@ -151,6 +170,24 @@ class MpsDaemons:
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="depthlab-mps-"))
         return self._folder
+
+
+def _obstacle_to_clients(environment: Mapping[str, str]) -> str | None:
+    """Why a job with these variables would fail; None where it would not, or where that cannot be tried."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", CLIENT],
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=CLIENT_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"a process under it could not open the GPU within {CLIENT_SECONDS:.0f} s"
+    if done.returncode in (0, NO_DRIVER):
+        return None
+    return done.stderr.strip() or f"a process under it ended with code {done.returncode}"
 
 
 def uuid_of(device: str, uuids: Mapping[str, str]) -> str | None:

@@ -21,6 +21,7 @@ from depthlab.errors import InputError
 from depthlab.records.directory import check_place
 from depthlab.records.weight_files import find_weights, identity_of
 from depthlab.runs.code import BEFORE_CODE, Code, differences_that_matter, has_work, in_words, read_code, roots_of
+from depthlab.runs.images import UNKNOWN, ImageChecks
 from depthlab.runs.snapshot import FOLDER, take_snapshot
 from depthlab.sweeps.job import Entry, Job, labels
 from depthlab.sweeps.run_status import read_if_there, run_status, steps_done
@@ -79,7 +80,7 @@ class Made(Protocol):
 
 
 def check_code(jobs: Sequence[Made]) -> list[str]:
-    """Lines about runs that are there already and of other code, or of code that is not known.
+    """Lines about existing runs whose code differs or is unknown.
 
     Raises:
         InputError: some are of other code, and that was not accepted.
@@ -102,6 +103,30 @@ def check_code(jobs: Sequence[Made]) -> list[str]:
         raise InputError(_describe_other_code(other, len(jobs)))
     lines = [f"code=any: {_named(same)} of other code, accepted; differs: {files}" for files, same in accepted.items()]
     return [*lines, *([f"{unknown} of {len(jobs)} jobs: {BEFORE_CODE}"] if unknown else [])]
+
+
+def check_images(jobs: Sequence[Made]) -> list[str]:
+    """A line about finished runs whose images cannot be read now.
+
+    Raises:
+        InputError: some have seen other images than there are now.
+    """
+    images = ImageChecks()
+    other: dict[str, list[Made]] = {}
+    unknown = []
+    for job in jobs:
+        record = read_if_there(job.directory)
+        if record is None or job.config.rerun:
+            continue
+        if difference := images.difference(job.config, record):
+            other.setdefault(difference, []).append(job)
+        elif images.is_unknown(job.config):
+            unknown.append(job)
+    if other:
+        lines = [f"{sum(map(len, other.values()))} of {len(jobs)} runs have seen other images; nothing was started."]
+        lines += [f"  {_named(same)}; differs: {difference}" for difference, same in list(other.items())[:SHOWN]]
+        raise InputError("\n".join([*lines, "Bring those back, or give rerun=true, which repeats them."]))
+    return [f"{_named(unknown)}: {UNKNOWN}"] if unknown else []
 
 
 def _describe_other_code(other: Mapping[str, Sequence[Made]], num_jobs: int) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -20,13 +21,34 @@ Capture = Callable[[Callable[[], None], Callable[[], Sequence[Tensor]]], Replay]
 def cuda_graph(take_step: Callable[[], None], lasting: Callable[[], Sequence[Tensor]]) -> Replay:
     """`take_step` as a CUDA graph; its kernels do not run now."""
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        take_step()
+    capture_into(graph, take_step)
     return graph.replay
 
 
+def capture_into(graph: torch.cuda.CUDAGraph, take_step: Callable[[], None]) -> None:
+    """Capture `take_step` into `graph`; where that fails, torch is left as it was before."""
+    gc.collect()  # an older graph that was collected meanwhile would be destroyed in the middle of the capture
+    stream, pool = torch.cuda.current_stream(), torch.cuda.graph_pool_handle()
+    try:
+        with torch.cuda.graph(graph, pool=pool):
+            take_step()
+    except BaseException:
+        # torch 2.11 leaves an invalid capture before it gives back the stream, and before its allocator knows that the
+        # capture has ended: emptying the cache, which Lightning does at the end of a fit, would be an internal error.
+        torch.cuda.set_stream(stream)
+        with suppress(AttributeError, RuntimeError):  # the latter where it knows
+            torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
+            torch._C._cuda_releasePool(torch.cuda.current_device(), pool)
+        raise
+
+
 def warm_up(take_step: Callable[[], None], device: torch.device) -> None:
-    """Take a few steps as ordinary ones, so that nothing is chosen, compiled or set up in the captured step."""
+    """Take a few steps as ordinary ones, so that nothing is chosen, compiled or set up in the captured step.
+
+    Raises:
+        RuntimeError: the last of them waits for the device. In a capture that would be an error too, and a capture
+            that fails leaves torch in a worse state.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*capturable=True.*")  # of the steps before the capture
         if device.type != "cuda":
@@ -36,9 +58,21 @@ def warm_up(take_step: Callable[[], None], device: torch.device) -> None:
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch has no types there
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
-            for _ in range(WARMUP_STEPS):
+            for _ in range(WARMUP_STEPS - 1):
+                take_step()
+            with _waiting_is_an_error():
                 take_step()
         torch.cuda.current_stream().wait_stream(side)
+
+
+@contextmanager
+def _waiting_is_an_error() -> Iterator[None]:
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
 
 
 @contextmanager

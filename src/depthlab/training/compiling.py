@@ -18,7 +18,10 @@ from depthlab.models.freezing import streams
 from depthlab.training.module import SupervisedModule
 
 CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
+TRITON_CACHE = "TRITON_CACHE_DIR"
 COMPILE_THREADS = "TORCHINDUCTOR_COMPILE_THREADS"
+# Inductor's own graphs, which a variable can switch on, could not be replayed inside of ours.
+NO_GRAPHS: dict[str, Any] = {"triton.cudagraphs": False}
 CACHED = (".py", ".so", ".cpp", ".o", ".cubin", ".ptx", ".json")
 CPP_COMPILERS = ("g++", "clang++", "c++")
 
@@ -44,14 +47,13 @@ def compile_training(
     # torch's own default lies in the temporary folder, which machines empty when they start.
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "depthlab" / "inductor"
     os.environ.setdefault(CACHE_VARIABLE, str(cache))
-    # By default a job starts up to 32 compiling processes, whatever its share of the cores.
-    os.environ.setdefault(COMPILE_THREADS, str(torch.get_num_threads()))
+    _compile_with_own_cores()
     remove_empty_files(Path(os.environ[CACHE_VARIABLE]))
     blocks = compilable_blocks(module.network) if scope == "blocks" or (scope, accelerator) == ("auto", "gpu") else []
     if blocks:
         module.train_forward = CompiledBlocks(module.network, blocks)
     else:
-        module.compile(dynamic=False)
+        module.compile(dynamic=False, options=NO_GRAPHS)
     module.train_forward = FirstCallRetried(module.train_forward, say)
 
 
@@ -78,10 +80,14 @@ class CompiledBlocks:
     """
 
     def __init__(self, network: nn.Module, blocks: Sequence[nn.Module]) -> None:
+        from torch._dynamo import config as dynamo
         from torch._inductor import config as inductor
 
         # One kernel for many small independent ones, such as the casts of weights.
-        options: dict[str, Any] = {"combo_kernels": True} if hasattr(inductor, "combo_kernels") else {}
+        options = NO_GRAPHS | ({"combo_kernels": True} if hasattr(inductor, "combo_kernels") else {})
+        # By default eight kinds of blocks are compiled and the others stay eager. With stochastic depth each block is
+        # of a kind of its own.
+        dynamo.recompile_limit = max(dynamo.recompile_limit, len(blocks))
         self._network = network
         self._compiled = [(block, torch.compile(block.forward, dynamic=False, options=options)) for block in blocks]
 
@@ -118,10 +124,23 @@ class FirstCallRetried:
             reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
             self._say(f"compiling failed ({reason}). Trying once more without the cache in {old}, in {new}.")
             os.environ[CACHE_VARIABLE] = new
+            if Path(os.environ.get(TRITON_CACHE, "")).is_relative_to(old):  # Inductor has put it there
+                del os.environ[TRITON_CACHE]
             torch.compiler.reset()
             outputs = self._forward(images)
         self._has_worked = True
         return outputs
+
+
+def _compile_with_own_cores() -> None:
+    """By default a job starts up to 32 compiling processes, whatever its share of the cores.
+
+    Inductor reads the variable when it is imported, which Lightning has done by now.
+    """
+    from torch._inductor import config as inductor
+
+    os.environ.setdefault(COMPILE_THREADS, str(torch.get_num_threads()))
+    inductor.compile_threads = int(os.environ[COMPILE_THREADS])
 
 
 def remove_empty_files(cache: Path) -> None:

@@ -125,8 +125,9 @@ class GraphStepper:
 
     def run(self, module: SupervisedModule, numbers: range) -> None:
         """The updates `numbers`, counted from 0 at the start of training."""
-        # Lightning calls this in a context of mixed precision; gradients are made outside of it.
-        with torch.autocast(module.device.type, enabled=False):
+        # Lightning calls this in a context of mixed precision; gradients are made outside of it. What autocast caches
+        # is dropped where the outermost context ends, after the chunk: later steps would compute with old weights.
+        with torch.autocast(module.device.type, enabled=False, cache_enabled=False):
             if self._replay is None:
                 self._replay = self._prepared(module, numbers)
             torch._foreach_copy_(self._totals, module.train_meter.sums())
@@ -181,9 +182,9 @@ class GraphStepper:
                     # The other steps read rows that are zeros, which do for a trial.
                     warm_up(take_step, module.device)
             return capture(take_step, lambda: [*lasting_tensors(network, optimizer), *self._rates, *self._totals])
-        except torch.OutOfMemoryError:
-            raise  # ordinary steps would not fit either
         except Exception as error:
+            if _came_of(error, torch.OutOfMemoryError):
+                raise  # ordinary steps would not fit either
             optimizer.zero_grad(set_to_none=True)
             self.say(f"the step could not be captured ({_first_line(error)}). Steps are taken one by one, slower.")
             self._lean = None
@@ -200,6 +201,13 @@ class GraphStepper:
             used_once = modules_used_once(module.network, forward)
         low = torch.bfloat16 if str(module.trainer.precision) == "bf16-mixed" else None
         return LeanStep(module.network, used_once, low)
+
+
+def _came_of(error: BaseException | None, kind: type[BaseException]) -> bool:
+    """Whether an error is of a kind, or was raised while one of that kind was handled: a failed capture has its own."""
+    while error is not None and not isinstance(error, kind):
+        error = error.__context__
+    return error is not None
 
 
 def _first_line(error: BaseException) -> str:

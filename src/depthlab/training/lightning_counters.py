@@ -1,4 +1,4 @@
-"""Lightning's own counters of steps, which stock callbacks and loggers read; nothing of ours reads them."""
+"""Lightning's own counters of steps and epochs, which stock callbacks and loggers read; nothing of ours reads them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,18 @@ from lightning.pytorch import Trainer
 
 
 def set_global_step(trainer: Trainer, step: int) -> None:
-    """Have `trainer.global_step` say that so many updates are done."""
+    """Set `trainer.global_step`."""
     loop = trainer.fit_loop.epoch_loop
     updates = loop.automatic_optimization.optim_progress.optimizer.step
     for progress in (updates, loop.manual_optimization.optim_step_progress):  # the second one where steps are in chunks
         progress.total.ready = progress.total.completed = step
+
+
+def set_current_epoch(trainer: Trainer, epoch: int) -> None:
+    """Have `trainer.current_epoch` say that so many of Lightning's epochs are over."""
+    progress = trainer.fit_loop.epoch_progress.current
+    for count in vars(progress):  # ready, started, processed, completed
+        setattr(progress, count, epoch)
 
 
 def set_logged_step(trainer: Trainer, step: int) -> None:

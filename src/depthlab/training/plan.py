@@ -1,4 +1,4 @@
-"""The plan of a run: where it begins and ends, and what is due at which step."""
+"""The plan of a run: its first and last step, and the steps of logging, validation and checkpoints."""
 
 from __future__ import annotations
 
@@ -51,6 +51,11 @@ class Plan:
     def first_batch(self) -> int:
         """The number of the first batch to come."""
         return self.first_step * self.batches_per_step
+
+    @property
+    def first_lightning_epoch(self) -> int:
+        """The epochs that are over for Lightning, to which one ends where a validation is due."""
+        return self.first_step // self.val_every_steps
 
     @property
     def num_batches(self) -> int:

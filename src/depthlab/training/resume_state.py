@@ -1,8 +1,9 @@
-"""Everything that a run needs to go on as if it had never stopped, as tensors and plain data."""
+"""The state from which a run continues exactly, as tensors and plain data."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,11 +11,12 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from depthlab.errors import InputError
-from depthlab.training.lightning_counters import set_global_step
+from depthlab.training.lightning_counters import set_current_epoch, set_global_step
 from depthlab.training.meter import Totals
 from depthlab.training.module import SupervisedModule
 
 COMPUTED_BY = ("foreach", "fused", "capturable")
+MISSING = object()
 
 
 def capture(trainer: Trainer, module: SupervisedModule, log_state: dict[str, Any]) -> dict[str, Any]:
@@ -45,10 +47,15 @@ class RestoreState(Callback):
     """Puts a captured state back, once Lightning has made the optimiser and before the first step.
 
     Weights and step are put back before, where the network is built.
+
+    Args:
+        state: what `capture` returned.
+        epoch: how many of Lightning's epochs are over.
     """
 
-    def __init__(self, state: dict[str, Any]) -> None:
+    def __init__(self, state: dict[str, Any], epoch: int) -> None:
         self.state = state
+        self.epoch = epoch
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Optimiser, loss scale, random state and meters."""
@@ -65,11 +72,50 @@ class RestoreState(Callback):
                 if callback.state_key in saved:
                     callback.load_state_dict(saved[callback.state_key])
         set_global_step(trainer, pl_module.step)
+        set_current_epoch(trainer, self.epoch)
+
+
+class UnsavedState(Callback):
+    """Notices what other callbacks keep between steps and have no `state_dict` for: a continued run starts it anew.
+
+    Args:
+        callbacks: those whose work counts.
+    """
+
+    def __init__(self, callbacks: Sequence[Callback]) -> None:
+        stateless = [each for each in callbacks if type(each).state_dict is Callback.state_dict]
+        self._before: list[tuple[Callback, dict[str, Any]]] = [(each, _outline(each)) for each in stateless]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at what there is before the first step."""
+        self._before = [(callback, _outline(callback)) for callback, _ in self._before]
+
+    def found(self) -> dict[str, list[str]]:
+        """The attributes that have changed since training began, by the callback's name; each callback once."""
+        changed: dict[str, list[str]] = {}
+        for callback, before in self._before:
+            if names := [name for name, now in _outline(callback).items() if before.get(name, MISSING) != now]:
+                changed[type(callback).__name__] = names
+        self._before = [each for each in self._before if type(each[0]).__name__ not in changed]
+        return changed
+
+
+def _outline(callback: Callback) -> dict[str, Any]:
+    """A callback's data: plain values, and which object holds the others; a collection also by its length."""
+    found: dict[str, Any] = {}
+    for name, value in vars(callback).items():
+        if isinstance(value, bool | int | float | str | None):
+            found[name] = value
+        elif isinstance(value, list | dict | set | deque):
+            found[name] = (id(value), len(value))
+        elif isinstance(value, tuple | torch.Tensor):
+            found[name] = id(value)
+    return found
 
 
 @contextmanager
 def load_errors(state: dict[str, Any]) -> Iterator[None]:
-    """While parts of a checkpoint are put back: what does not fit is said, rather than shown as an error of ours.
+    """Turn errors while a checkpoint is restored into an `InputError`.
 
     Raises:
         InputError: the checkpoint is of another network, optimiser or version, or forged.
@@ -85,7 +131,7 @@ def load_errors(state: dict[str, Any]) -> Iterator[None]:
 
 
 def _load(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """The saved state, but for how updates are computed: that belongs to the device at hand."""
+    """Load the saved state, except for the implementation of updates, which depends on the present device."""
     groups = zip(state["param_groups"], optimizer.param_groups, strict=True)
     own = [{**saved, **{key: group[key] for key in COMPUTED_BY if key in group}} for saved, group in groups]
     optimizer.load_state_dict({**state, "param_groups": own})

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class Cifar10(DataSpec):
     """CIFAR-10: 50,000 + 10,000 colour images, 32x32, 10 classes; the paper's preparation."""
 
+    is_fixed = True
+
     val_size: int = key(5000, minimum=0, help="training images set aside, stratified; 0: train on all, val/* is null")
     crop_padding: int = key(
         4, maximum=1000, minimum=0, help="zeros on each side after subtraction, then a random 32x32 crop"

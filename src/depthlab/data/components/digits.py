@@ -22,6 +22,8 @@ class Digits(DataSpec):
     They have no official test split: 360 stratified images, by a fixed seed, are it.
     """
 
+    is_fixed = True
+
     val_size: int = key(137, minimum=0, help="training images set aside; 137 leave 1,300 to train on")
     batch_size: int = key(
         64, maximum=10**6, column=True, positive=True, help="images in one optimiser step, over all processes"

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class Mnist(DataSpec):
     """MNIST: 60,000 + 10,000 grey images of digits, 28x28. Digits are not mirrored; shifts of 2 pixels are harmless."""
 
+    is_fixed = True
+
     val_size: int = key(5000, minimum=0, help="training images set aside, stratified; 0: train on all, val/* is null")
     crop_padding: int = key(
         2, maximum=1000, minimum=0, help="zeros on each side after subtraction, then a random 28x28 crop"

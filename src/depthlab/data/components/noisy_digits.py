@@ -20,6 +20,7 @@ class NoisyDigits(DataSpec):
     """The digits of data=digits with Gaussian noise, each with its clean image as target. For task=regression."""
 
     targets = "images"
+    is_fixed = True
 
     noise: float = key(0.3, minimum=0, maximum=100, help="standard deviation of the noise, where white is 1")
     noise_seed: int = key(0, minimum=0, below=2**32, help="of the noise, which is the same in every epoch")

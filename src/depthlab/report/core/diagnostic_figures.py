@@ -243,11 +243,23 @@ DIAGNOSTIC: tuple[Callable[[Setting], Figure], ...] = (
 
 
 def draw_reliability(path: Path, bins: Sequence[Sequence[float]], title: str) -> None:
-    """Write a PNG: the part of the answers that is right against their confidence; on the diagonal both are equal."""
-    drawing, axes = style.new_figure(1, 1, 3.6, 3.4)
-    confidence, right = zip(*bins, strict=True)
+    """Write a PNG: the part of the answers that is right against their confidence; on the diagonal both are equal.
+
+    Bars show which part of the images a point stands for.
+
+    Args:
+        path: of the file.
+        bins: mean confidence, part that is right and number of images of each.
+        title: what was measured.
+    """
+    drawing, axes = style.new_figure(1, 1, 4.2, 4.0)
+    confidence, right, counts = zip(*bins, strict=True)
+    parts = [count / sum(counts) for count in counts]
+    axes[0][0].bar(confidence, parts, width=0.03, color="#cccccc", label="part of the images")
     axes[0][0].plot([0, 1], [0, 1], color="#999999", linestyle=":", linewidth=1.0)
-    axes[0][0].plot(confidence, right, color=style.COLOURS[0], marker="o", markersize=3.5)
-    axes[0][0].set(xlabel="confidence", ylabel="part that is right", title=title, xlim=(0, 1), ylim=(0, 1))
+    axes[0][0].plot(confidence, right, color=style.COLOURS[0], marker="o", markersize=3.5, label="part that is right")
+    axes[0][0].set(xlabel="confidence", xlim=(0, 1.02), ylim=(0, 1.02))
+    axes[0][0].set_title(title, fontsize="small")
+    axes[0][0].legend(loc="upper left", fontsize="small")
     with style.look():
         drawing.savefig(path, dpi=style.DPI, metadata={"Software": None})

@@ -102,7 +102,9 @@ def _comparison(comparison: dict[str, Any]) -> str:
         )
         for name, side in sides.items()
     ]
-    return markdown_table((*header, *(["ratio (quartiles)"] if with_ratio else [])), rows)
+    table = markdown_table((*header, *(["ratio (quartiles)"] if with_ratio else [])), rows)
+    lines = [f"- {name}: {side['settings']}\n" for name, side in sides.items() if side.get("settings")]
+    return "\n".join([table, "".join(lines)]) if lines else table  # files of before have no settings
 
 
 def _median(side: dict[str, Any], quantity: str) -> float | None:

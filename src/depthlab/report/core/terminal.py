@@ -43,10 +43,10 @@ def print_document(document: Document, groups: Sequence[Group], page: Path, figu
 
 
 def grid(table: Table, most_rows: int | None = None) -> Grid:
-    """The first rows of a table."""
+    """The first rows of a table. Where a terminal is too narrow, the names in its first column go on below."""
     made = Grid(*table.header, box=None)
-    for column, right in zip(made.columns, table.numeric(), strict=True):
-        column.justify, column.no_wrap = ("right" if right else "left"), True
+    for place, (column, right) in enumerate(zip(made.columns, table.numeric(), strict=True)):
+        column.justify, column.no_wrap, column.overflow = ("right" if right else "left"), place > 0, "fold"
     for row in table.rows[:most_rows]:
         made.add_row(*map(show, row))
     return made

@@ -11,6 +11,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from depthlab.records.checkpoints import state_sha256
 from depthlab.training.endings import Interrupted
 from depthlab.training.module import SupervisedModule
 from depthlab.training.plan import Plan
@@ -73,6 +74,7 @@ class Checkpoints(Callback):
         self.stop = stop
         self._seen_step = -1
         self._saved_at = 0.0
+        self._final_weights: str | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Nothing new to save yet."""
@@ -102,8 +104,13 @@ class Checkpoints(Callback):
             trainer.should_stop = True
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Where the run was asked to stop after its last step, the test is left to the next start."""
+        """Save again if a callback changed the weights at the end: the test measures what the checkpoint holds.
+
+        If the run was asked to stop after its last step, the test is left to the next start.
+        """
         assert isinstance(pl_module, SupervisedModule)
+        if self._is_agreed(trainer, state_sha256(pl_module.network.state_dict()) != self._final_weights):
+            self.save(trainer, pl_module)
         if self._is_agreed(trainer, self.stop.is_made):
             raise Interrupted
 
@@ -114,6 +121,8 @@ class Checkpoints(Callback):
         if self.plan.saves_at(step) or late or must_stop or ends:
             self.save(trainer, module)
             self._saved_at = time.monotonic()
+        if ends:
+            self._final_weights = state_sha256(module.network.state_dict())
         if must_stop and not ends:
             raise Interrupted
 

@@ -35,8 +35,8 @@ def layout(primary: str) -> dict[str, Any]:
 class Dashboard(Callback):
     """Tells the run's event file what the network sees, how its gradients stand and how it ends.
 
-    Each thing is written once however often the run is continued: what belongs to step 0 by the stretch that
-    starts there, and what an earlier stretch wrote beyond its checkpoint is hidden when the next one opens the file.
+    Each thing is written once however often the run is continued: what belongs to step 0 by the segment that
+    starts there, and what an earlier segment wrote beyond its checkpoint is hidden when the next one opens the file.
 
     Args:
         data: the images.
@@ -114,7 +114,7 @@ def event_logger(trainer: Trainer) -> EventFileLogger:
 
 
 def _has_final(logger: EventFileLogger, primary: str) -> bool:
-    """Whether a stretch that was cut off between its test and its record has written the final errors."""
+    """Whether a segment that was cut off between its test and its record has written the final errors."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # for this rare case only
 
     events = EventAccumulator(logger.log_dir, size_guidance={"scalars": 1, "images": 1, "histograms": 1})

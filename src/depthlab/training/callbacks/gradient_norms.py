@@ -120,7 +120,7 @@ class GradientNorms(Callback):
         self.series: dict[int, NDArray[np.float32]] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure the initial weights, or go on with what an earlier stretch measured."""
+        """Measure the initial weights, or go on with what an earlier segment measured."""
         assert isinstance(pl_module, SupervisedModule)
         self.layers = probed_layers(pl_module.network)
         if not trainer.is_global_zero or not self.layers:
@@ -131,7 +131,7 @@ class GradientNorms(Callback):
             self.series = self._earlier(pl_module.step)
 
     def _earlier(self, last_step: int) -> dict[int, NDArray[np.float32]]:
-        """What an earlier stretch measured up to a step; a damaged file costs these measurements alone."""
+        """What an earlier segment measured up to a step; a damaged file costs these measurements alone."""
         path = arrays_path(self.directory, "gradients")
         try:
             arrays = load_arrays(self.directory, "gradients")

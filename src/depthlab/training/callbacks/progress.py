@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a bar on a terminal, a line now and then elsewhere, and progress.json."""
+"""The progress of a run: a bar on a terminal, otherwise a line every half minute, and progress.json."""
 
 from __future__ import annotations
 
@@ -32,14 +32,21 @@ class ProgressView(Callback):
 
     Args:
         title: the run's name in the bar.
-        directory: where progress.json is written for whoever watches from another process.
+        directory: where progress.json is written for other processes, such as `status`.
         plan: the end of the run, and the images of a step.
         curves: has the latest values.
         metric: the name, title and unit of the metric that is shown beside the loss.
+        draws: False where a progress bar of Lightning's shows the run; progress.json is written all the same.
     """
 
     def __init__(
-        self, title: str, directory: Path, plan: Plan, curves: MetricLogger, metric: tuple[str, str, str]
+        self,
+        title: str,
+        directory: Path,
+        plan: Plan,
+        curves: MetricLogger,
+        metric: tuple[str, str, str],
+        draws: bool = True,
     ) -> None:
         self.title = title
         self.directory = directory
@@ -47,6 +54,7 @@ class ProgressView(Callback):
         self.images_per_step = plan.images_per_step
         self.curves = curves
         self.metric = metric
+        self.draws = draws
         self.console = TextConsole()
         self._bar: Progress | None = None
         self._status: Status | None = None
@@ -60,7 +68,7 @@ class ProgressView(Callback):
         assert isinstance(pl_module, SupervisedModule)
         self._first_step = self._warm_step = pl_module.step
         self._warm_at = self._printed_at = time.monotonic()
-        if trainer.is_global_zero and self.console.is_terminal:
+        if self.draws and trainer.is_global_zero and self.console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
             self._bar = Progress(*columns, console=self.console, transient=True)
             self._bar.add_task(self.title, total=self.max_steps, completed=pl_module.step, text="")
@@ -69,7 +77,7 @@ class ProgressView(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Show where the run is, if it was last shown long enough ago."""
+        """Update the display, at most every SHOW_EVERY_SECONDS."""
         assert isinstance(pl_module, SupervisedModule)
         now = time.monotonic()
         if self._warm_step == self._first_step:  # the first batch, or block, compiles and captures: no estimate of it
@@ -83,16 +91,16 @@ class ProgressView(Callback):
         self._close()
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say that the last weights are being measured: on large data that takes a while."""
+        """Show that the last weights are being evaluated, which takes a while on large data sets."""
         assert isinstance(pl_module, SupervisedModule)
         if trainer.is_global_zero:
             self._write(pl_module.step, None, None)
-            if self.console.is_terminal:
+            if self.draws and self.console.is_terminal:
                 self._status = self.console.status(f"{self.title}  measuring every split with the last weights")
                 self._status.start()
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """That is done."""
+        """Close the display."""
         self._close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -114,7 +122,7 @@ class ProgressView(Callback):
         text = "  ".join([*parts, f"left {clock(seconds_left)}"])
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=module.step, text=text)
-        elif now - self._printed_at >= PRINT_EVERY_SECONDS:
+        elif self.draws and now - self._printed_at >= PRINT_EVERY_SECONDS:
             self._printed_at = now
             print(f"{self.title}  {text}", flush=True)
         if now - self._written_at >= WRITE_EVERY_SECONDS:

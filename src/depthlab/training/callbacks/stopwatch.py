@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from depthlab.training.module import SupervisedModule
@@ -44,7 +45,9 @@ class Stopwatch(Callback):
             self.warm_up_steps, self.warm_up_seconds = pl_module.step - self._first_step, self.seconds
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Pause."""
+        """Pause, once the device has done the steps that it was given: their time is not the validation's."""
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize()
         self._sum, self._running_since = self.seconds, None
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
