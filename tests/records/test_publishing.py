@@ -191,7 +191,9 @@ def test_pages_are_tidied_once_and_for_all(tmp_path: Path) -> None:
     shown = "\n\n".join(f"### T\n\n![T [1]](figures/{name})\n\ncaption" for name in pictures)
     (folder / "README.md").write_text(f"# x\n\nwhat\n\n## First\n\n{shown}\n\nAlso in [tables/](tables/).\n")
     embedded = base64.b64encode(pictures["d.png"]).decode()
-    page = f'<h1>x</h1><h2>y</h2><img src="data:image/png;base64,{embedded}"><a href="{copy.name}/">run</a>'
+    shown_too = f'<img alt="T [1]" src="data:image/png;base64,{base64.b64encode(pictures["a.png"]).decode()}">'
+    image = f'<img src="data:image/png;base64,{embedded}">'
+    page = f'<h1>x</h1><h2>y</h2>{image}<a href="{copy.name}/">run</a>{shown_too}'
     (folder / "report.html").write_text(page)
     tidy_pages(folder, tmp_path / "results")
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -204,6 +206,7 @@ def test_pages_are_tidied_once_and_for_all(tmp_path: Path) -> None:
     for text in (readme, page):
         assert "1 of 1 records are of source that differed from its commit." in text and "../HISTORY.md" in text
     assert f'href="{copy.name}/"' not in page
+    assert '<img alt="T [1]" src="figures/' in page and page.count("base64,") == 1
     small = base64.b64decode(page.partition("base64,")[2].partition('"')[0])
     assert Image.open(io.BytesIO(small)).size == (300, 300) and len(small) < len(pictures["d.png"])
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -11,7 +11,7 @@ import io
 import re
 import shutil
 from collections.abc import Sequence
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 
 from PIL import Image
@@ -25,6 +25,7 @@ README, PAGE, TABLES, FIGURES = "README.md", "report.html", "tables.csv", "figur
 MOST_FIGURES = 2  # of a README; the page holds all
 IMAGE = re.compile(r"!\[(.*?)\]\(figures/([\w.-]+\.png)\)")  # a title may hold brackets
 EMBEDDED = re.compile(r"(?<=data:image/png;base64,)[A-Za-z0-9+/=]+")
+PICTURE = re.compile(r'<img alt="(?P<title>[^"]*)" src="data:image/png;base64,[A-Za-z0-9+/=]+">')
 RUN_LINK = re.compile(r'<a href="[^":#?]+/">(.*?)</a>')
 NOTE = re.compile(r"^Source: .*\n\n", re.MULTILINE)
 NOTE_IN_PAGE = re.compile(r'<p class="source">.*?</p>')
@@ -40,8 +41,8 @@ def tidy_pages(folder: Path, results: Path) -> None:
     _merge_tables(folder)
     records = [read_record(directory) for directory in find_records(folder)]
     history = f"{'../' * len(folder.relative_to(results).parts)}{HISTORY}"
-    _tidy_page(folder / PAGE, warnings(records), history)
     _tidy_readme(folder, warnings(records), history)
+    _tidy_page(folder, warnings(records), history)
     _tidy_figures(folder)
 
 
@@ -55,14 +56,22 @@ def _merge_tables(folder: Path) -> None:
     shutil.rmtree(source)
 
 
-def _tidy_page(path: Path, notes: Sequence[str], history: str) -> None:
+def _tidy_page(folder: Path, notes: Sequence[str], history: str) -> None:
+    """Pictures that README.md shows are linked instead of being in the page a second time."""
+    path = folder / PAGE
     page = NOTE_IN_PAGE.sub("", path.read_text(encoding="utf-8"))
+    files = dict(IMAGE.findall((folder / README).read_text(encoding="utf-8")))
+    page = PICTURE.sub(lambda found: _linked(found, files.get(unescape(found["title"]))), page)
     page = EMBEDDED.sub(lambda found: base64.b64encode(_shrink(base64.b64decode(found[0]))).decode(), page)
     page = RUN_LINK.sub(r"\1", page)
     note = (
         f'<p class="source">{escape(one_line(" ".join(notes)))} <a href="{history}">History of these results</a>.</p>'
     )
     _write(path, page.replace("<h2>", f"{note}<h2>", 1))
+
+
+def _linked(found: re.Match[str], file: str | None) -> str:
+    return found[0] if file is None else f'<img alt="{found["title"]}" src="{FIGURES}/{file}">'
 
 
 def _tidy_readme(folder: Path, notes: Sequence[str], history: str) -> None:
