@@ -165,10 +165,13 @@ def between(values: list[float], low: float, high: float) -> bool:
 R = dict[str, list[Record]]
 # The README's own sentences on results, each with what the records must say for it.
 SAID: list[tuple[str, Callable[[R], bool]]] = [
-    ("CIFAR-10 in a twentieth of the length", lambda r: r["cifar10_depth_short"][0].steps * 20 < 64_000),
+    (
+        "CIFAR-10, 3,000 steps (about a twentieth of the full length)",
+        lambda r: r["cifar10_depth_short"][0].steps == 3000,
+    ),
     ("3,000 steps are 8.5 epochs.", lambda r: round(epochs(r["cifar10_depth_short"][0]), 1) == 8.5),
     (
-        "In every pair resnet56 ends behind resnet20 here",
+        "In every pair resnet56 ends with a larger error than resnet20",
         lambda r: all(
             min(errors_of(r["cifar10_depth_short"], "resnet56", key))
             > max(errors_of(r["cifar10_depth_short"], "resnet20", key))
@@ -177,13 +180,13 @@ SAID: list[tuple[str, Callable[[R], bool]]] = [
     ),
     ("MNIST, 500 images of each digit, 10.2 epochs", lambda r: round(epochs(r["mnist_depth"][0]), 1) == 10.2),
     ("MNIST, 500 images of each digit", lambda r: r["mnist_depth"][0].config["data"]["images_per_class"] == 500),
-    ("its table is of three", lambda r: len(errors_of(r["mnist_depth"], "plain20")) == 3),
+    ("its table below has three", lambda r: len(errors_of(r["mnist_depth"], "plain20")) == 3),
     (
-        "Residual networks of up to 56 layers reach 0 % or nearly so.",
+        "Residual networks of up to 56 layers reach a training error of 0 % or nearly so.",
         lambda r: all(between(errors_of(r["digits_depth"], f"resnet{depth}"), 0, 0.5) for depth in (20, 32, 44, 56)),
     ),
     (
-        "With 110 layers their training error depends on the seed",
+        "With 110 layers the training error depends on the seed",
         lambda r: (
             min(errors_of(r["digits_depth"], "resnet110")) == 0.0 and max(errors_of(r["digits_depth"], "resnet110")) > 5
         ),
@@ -195,19 +198,19 @@ SAID: list[tuple[str, Callable[[R], bool]]] = [
     ("are equal to the last digit (30 of 30 runs)", lambda r: repeated(r) == 30),
     ("The same at three learning rates", lambda r: len({x.config["optimizer"]["lr"] for x in r["digits_rate"]}) == 3),
     (
-        "Of plain56 at 0.01 some runs count as settled and others stay near chance",
+        "At 0.01 some runs of plain56 count as settled and others stay near chance",
         lambda r: (
             min(errors_of(r["digits_rate"], "plain56", rate=0.01)) < 45
             and max(errors_of(r["digits_rate"], "plain56", rate=0.01)) > 67.5
         ),
     ),
     (
-        "fifty images of each of CIFAR-10's six animals",
+        "fifty images of each of CIFAR-10's six animal classes",
         lambda r: all(
             (x.config["data"]["images_per_class"], len(x.data["classes"])) == (50, 6) for x in r["scratch_vs_transfer"]
         ),
     ),
-    ("ResNet-20 that was trained on its four vehicles", lambda r: len(r["pretrain_vehicles"][0].data["classes"]) == 4),
+    ("ResNet-20 trained on the four vehicle classes", lambda r: len(r["pretrain_vehicles"][0].data["classes"]) == 4),
     ("Five-fold cross-validation", lambda r: {x.config["data"]["fold"] for x in r["folds_digits"]} == set(range(5))),
     ("seeds were added after the first twenty had been seen", lambda r: len(r["precision_digits"]) == 4 * 40),
 ]
@@ -244,7 +247,7 @@ DEFINITIONS = ("The printed 95 % interval decides, and the first claim that is n
 def own_sentences() -> str:
     """The README's section on results without the blocks that are made, in one line."""
     readme = (ROOT / "README.md").read_text()
-    section = readme.partition("\n## Results\n")[2].partition("\n## How fast\n")[0]
+    section = readme.partition("\n## Results\n")[2].partition("\n## Speed\n")[0]
     precision = readme.partition("\nDoes bf16 cost accuracy?")[2].partition("\n### ")[0]
     blocks = re.compile(r"<!-- made: .*?<!-- end -->", re.DOTALL)
     return " ".join(blocks.sub("", section + precision).split())
