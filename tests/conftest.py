@@ -84,7 +84,7 @@ def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def compose_tree(*overrides: str) -> dict[str, object]:
     """The resolved configuration that these overrides give, as plain data."""
-    registered = tuple((group, *components(group)) for group in groups())
+    registered = tuple(each.spec for group in groups() for each in components(group).values())
     return deepcopy(_composed(overrides, os.environ.get("DEPTHLAB_DATA_DIR"), registered))
 
 

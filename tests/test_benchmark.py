@@ -348,8 +348,8 @@ def part_script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str) -> A
         return run_part([sys.executable, "-c", text], **options)
 
     monkeypatch.setattr(script.subprocess, "Popen", start)
-    parts = [replace(part, small_seconds=part.small_seconds and 2) for part in script.PARTS[:3]]
-    monkeypatch.setattr(script, "PARTS", parts)
+    hanging, good, waiting = script.PARTS[:3]
+    monkeypatch.setattr(script, "PARTS", [replace(hanging, small_seconds=2), good, waiting])
     return script
 
 
@@ -389,12 +389,12 @@ def test_no_part_is_started_that_may_not_end_in_time(
 ) -> None:
     script = part_script(monkeypatch, tmp_path, CODE)
     (tmp_path / "mended").touch()
-    monkeypatch.setattr(script, "PARTS", [script.PARTS[1], replace(script.PARTS[0], small_seconds=100)])
-    monkeypatch.setattr(sys, "argv", [FIRST_CONTACT, "--small", "--out", str(tmp_path), "--minutes", "1"])
+    monkeypatch.setattr(script, "PARTS", [script.PARTS[1], replace(script.PARTS[0], small_seconds=1000)])
+    monkeypatch.setattr(sys, "argv", [FIRST_CONTACT, "--small", "--out", str(tmp_path), "--minutes", "4"])
     assert script.main() == 1
     said = capsys.readouterr().out
     assert "correctness: ok" in said
-    assert "may take 100 s" in said
+    assert "may take 1000 s" in said
     assert "The same line goes on with: environment" in said
     assert not (tmp_path / "environment.json").exists()
 

@@ -4,7 +4,7 @@ images=...      a picture, a folder of pictures, or test, val or train: images o
 number=16       at most so many images
 method=gradcam  or saliency, occlusion
 layer=layer2    of gradcam (default: the last stage)
-against=DIR     a second run beside the first, the plain twin of a residual network for instance
+against=DIR     a second run on the same sheet, such as the plain twin of a residual network
 out=FOLDER      where the pictures go (default: logs/explain/RUN): one for each image and run, and sheet.png
 data_dir=DIR    where the data of the run are now
 --json          print image, class, confidence and file as JSON and nothing else

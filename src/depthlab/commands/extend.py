@@ -1,8 +1,8 @@
 """Extend a finished run: depthlab extend run=logs/NAME/RUN trainer.max_steps=800
 
-The longer run takes over weights, optimiser, random state and step, and ends as if it had been trained at this length
-from its start. It is refused, with the reason, where that cannot be: where the learning rate depends on
-trainer.max_steps before the shorter run's end, for one. Its directory lies beside the run's; its record names the run.
+The longer run takes over weights, optimiser, random state and step, and ends as a run of that length from the start.
+If this is impossible, it is refused with the reason: for example, if the learning rate depends on trainer.max_steps
+before the end of the shorter run. Its directory is a sibling of the run's, and its record names the run.
 
 Options: data_dir=DIR where the data are now; code=any to go on with other code than the run's.
 """

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def train(arguments: Sequence[str], observer: Observer | None = None) -> int:
-    """Run what was typed; the exit code.
+    """Run a command line and return the exit code.
 
     Args:
         arguments: Hydra's options and overrides.

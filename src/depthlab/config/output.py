@@ -11,7 +11,7 @@ STREAMS = {"stdout": 1, "stderr": 2}
 
 
 class LossyFile(FileIO):
-    """A file that discards what it cannot write. `forgives` are the errors after which it does so."""
+    """A file that discards output after a write error of one of the types in `forgives`."""
 
     forgives: type[OSError] = BrokenPipeError
 

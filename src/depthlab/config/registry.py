@@ -256,7 +256,7 @@ def _counts(file: Path, folder: Path) -> bool:
 
 @contextmanager
 def _importing(extension: Extension) -> Iterator[None]:
-    """Note what an extension does wrong while it is imported: runs that do not use it go on."""
+    """Record an error during the import of an extension: runs that do not use it still work."""
     _loading.append(extension)
     try:
         yield

@@ -40,7 +40,7 @@ class CheckpointConfig:
 
 @dataclass
 class LoggerConfig:
-    """How often the curves are written, and to whom besides metrics.csv: the registered loggers that are on."""
+    """The interval of the curves, and the registered loggers that receive them in addition to metrics.csv."""
 
     every_steps: int = key(100, positive=True, identity=False, help="steps between two points of the training curves")
     wandb_project: str | None = key(None, identity=False, help="project of logger=wandb")
@@ -48,7 +48,7 @@ class LoggerConfig:
 
 @dataclass
 class AugmentConfig:
-    """What is done to training batches besides crops and flips: the registered augmentations, and smoothed labels."""
+    """Augmentations of training batches in addition to crops and flips, and label smoothing."""
 
     label_smoothing: float = key(
         0.0,

@@ -171,7 +171,7 @@ def draw_rows(
 
 
 def _tiles(batch: Batch, normalization: Normalization, num_images: int) -> NDArray[np.uint8]:
-    """Bytes (n, H, W, 3). The border, zero to the network, is the mean here; so is what was erased."""
+    """Bytes (n, H, W, 3). Borders and erased parts, which are zero for the network, have the colour of the mean."""
     scale, offset = normalization.scale.numpy(), normalization.offset.mean(dim=(0, 1)).numpy()
     values = batch.images[:num_images].permute(0, 2, 3, 1).cpu().numpy()
     return _magnified(np.clip((values + offset) / scale, 0, 255).round().astype(np.uint8))

@@ -178,7 +178,7 @@ def _download(dataset: Any, data_dir: Path, folder: str) -> None:
 
 
 def _lend_archive(dataset: Any, data_dir: Path, temporary: Path) -> None:
-    """Let torchvision find an archive that is there already; it would overwrite one whose sum is wrong."""
+    """Let torchvision find an existing archive; it would overwrite one with a wrong checksum."""
     name = getattr(dataset, "filename", None)  # MNIST comes as four files
     if name and (data_dir / name).is_file():
         _check_files(data_dir, {name: dataset.tgz_md5}, data_dir / name)

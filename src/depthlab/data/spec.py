@@ -75,7 +75,7 @@ class ImagesSpec(Spec):
         raise InputError(f"data.name={self.registered}: its spec does not say how many images are set aside.")
 
     def describe(self) -> dict[str, Any]:
-        """What a record says of the data beside their sizes."""
+        """Entries of a record's description of the data, in addition to their sizes."""
         return {}
 
     def check(self) -> None:

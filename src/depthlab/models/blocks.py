@@ -1,4 +1,4 @@
-"""The blocks networks are built from: a branch f of two or three convolutions, and what is added to it."""
+"""The blocks of the networks: a branch f of two or three convolutions, and the shortcut that is added to it."""
 
 from __future__ import annotations
 

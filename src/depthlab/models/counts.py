@@ -52,7 +52,7 @@ def count_by_layer(network: nn.Module, image_shape: tuple[int, int, int]) -> lis
 
 
 def count_kept_bytes(network: nn.Module, images: Tensor) -> int:
-    """What autograd keeps of a forward pass for the gradient, besides the parameters."""
+    """The tensors, other than parameters, that autograd saves in a forward pass for the gradient."""
     own = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
     kept: dict[int, int] = {}
 

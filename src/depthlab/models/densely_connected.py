@@ -71,5 +71,5 @@ class DenseNet(torchvision.models.DenseNet):  # type: ignore[misc]  # torchvisio
         return cast(Tensor, self.classifier(self.dropout(pooled)))
 
     def parts(self) -> dict[str, nn.Module]:
-        """What comes before the classifier, from the input on."""
+        """The modules before the classifier, in the order of the forward pass."""
         return dict(self.features.named_children())

@@ -17,7 +17,7 @@ class FrozenBatchNorm2d(nn.BatchNorm2d):
         return super().train(False)
 
     def reset_running_stats(self) -> None:
-        """Does nothing: they are part of what is frozen."""
+        """Does nothing: the statistics are frozen too."""
 
 
 def streams(network: nn.Module) -> dict[str, Any]:

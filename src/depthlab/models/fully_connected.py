@@ -56,5 +56,5 @@ class Dense(nn.Module):
         return scores
 
     def parts(self) -> dict[str, nn.Module]:
-        """What comes before the classifier, from the input on."""
+        """The modules before the classifier, in the order of the forward pass."""
         return {name: self.get_submodule(name) for name in self.stage_names}

@@ -103,7 +103,7 @@ class ResNet(nn.Module):
         return scores
 
     def parts(self) -> dict[str, nn.Module]:
-        """What comes before the classifier, from the input on."""
+        """The modules before the classifier, in the order of the forward pass."""
         names = ("conv1", "bn1", *self.stage_names, "norm")
         return {name: self.get_submodule(name) for name in names}
 

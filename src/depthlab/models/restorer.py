@@ -51,5 +51,5 @@ class Restorer(nn.Module):
         return restored
 
     def parts(self) -> dict[str, nn.Module]:
-        """What comes before the last convolution, from the input on."""
+        """The modules before the last convolution, in the order of the forward pass."""
         return {name: self.get_submodule(name) for name in ("conv1", "bn1", "layer1", "norm")}

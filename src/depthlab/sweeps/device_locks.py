@@ -22,7 +22,7 @@ class DeviceLocks:
     """
 
     def __init__(self, folder: Path, uuids: Mapping[str, str]) -> None:
-        """Locks in `folder`, which is made where it is missing.
+        """Locks in `folder`, which is created if it is missing.
 
         Args:
             folder: the same for all launchers that share devices.

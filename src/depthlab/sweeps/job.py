@@ -73,7 +73,7 @@ class Entry:
     is_dropped: bool = False  # stopped because its result is not wanted any more
 
     def drop(self) -> None:
-        """Ask the job to end at a checkpoint, for good as far as this sweep goes."""
+        """Ask the job to end at a checkpoint; this sweep does not start it again."""
         self.is_dropped = True
         if self.process is not None:
             self.process.stop()

@@ -80,7 +80,7 @@ class Made(Protocol):
 
 
 def check_code(jobs: Sequence[Made]) -> list[str]:
-    """Lines about runs that are there already and of other code, or of code that is not known.
+    """Lines about existing runs whose code differs or is unknown.
 
     Raises:
         InputError: some are of other code, and that was not accepted.

@@ -34,7 +34,7 @@ Command = Callable[[Path], Sequence[str]]
 
 
 class View(Protocol):
-    """Whoever shows what happens."""
+    """Shows the progress of a queue."""
 
     def started(self, entry: Entry) -> None: ...
     def ended(self, entry: Entry) -> None: ...

@@ -34,7 +34,7 @@ def run_status(job: Job, repeat: bool) -> State:
 
 
 def steps_done(job: Job) -> int:
-    """The step from which a run goes on, as its record says."""
+    """The step from which a run continues, according to its record."""
     record = read_if_there(job.directory)
     return record.steps if record else 0
 
@@ -89,7 +89,7 @@ def results(jobs: Sequence[Job]) -> list[Record]:
 
 
 def read_if_there(directory: Path) -> Record | None:
-    """The record of a run, None where there is none that can be read."""
+    """The record of a run; None if there is no readable one."""
     try:
         return read_record(directory)
     except InputError:

@@ -1,4 +1,4 @@
-"""How long a sweep will take and how much disk it needs, as far as runs of the same kind tell."""
+"""Estimates of the time and disk space of a sweep, from finished runs of the same kind."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Estimates:
     num_params: Mapping[str, int]
 
     def job_seconds(self, entry: Entry) -> float | None:
-        """How long what is left of a job takes; None where no run of its kind has finished."""
+        """The remaining time of a job; None if no run of its kind has finished."""
         pace = self.paces.get(kind_of(entry.job))
         if pace is None:
             return None
@@ -53,7 +53,7 @@ class Estimates:
 
 
 def kind_of(job: Job) -> Kind:
-    """What decides how long a step takes, as far as records tell."""
+    """The properties in records that determine the time of a step."""
     return job.config.data.name, job.config.model.name, DEVICES.get(job.accelerator, job.accelerator)
 
 

@@ -1,4 +1,4 @@
-"""What every task, loss and metric declares: what is learned, and how it is measured."""
+"""Base classes for the specs of tasks, losses and metrics."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class TaskSpec(Spec):
         return self.registered
 
     def metrics(self, num_outputs: int) -> dict[str, MetricInfo]:
-        """The metrics that `Task.values` computes, besides the loss."""
+        """The metrics that `Task.values` computes, without the loss."""
         return {}
 
     def build(self, loss: LossSpec | None, label_smoothing: float) -> Task:
@@ -50,7 +50,7 @@ class TaskSpec(Spec):
         raise InputError(f"task.name={self.registered}: its spec has no method `build`.")
 
     def describe(self, num_outputs: int, extra: dict[str, MetricSpec]) -> dict[str, Any]:
-        """What a record says of the task: how its metrics are read."""
+        """The description of the task and its metrics for a record."""
         infos = {"loss": LOSS, **self.metrics(num_outputs), **{name: spec.info for name, spec in extra.items()}}
         metrics = {name: asdict(info) for name, info in infos.items()}
         for described in metrics.values():

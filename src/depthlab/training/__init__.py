@@ -1,1 +1,1 @@
-"""The step: loss, error, optimiser, schedule, and what is done at the boundaries between steps."""
+"""Training: the LightningModule, the plan of steps, callbacks and loggers."""

@@ -1,4 +1,4 @@
-"""How training can end besides at its last step."""
+"""Exceptions that end training before its last step."""
 
 from __future__ import annotations
 

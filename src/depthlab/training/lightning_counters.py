@@ -6,7 +6,7 @@ from lightning.pytorch import Trainer
 
 
 def set_global_step(trainer: Trainer, step: int) -> None:
-    """Have `trainer.global_step` say that so many updates are done."""
+    """Set `trainer.global_step`."""
     loop = trainer.fit_loop.epoch_loop
     updates = loop.automatic_optimization.optim_progress.optimizer.step
     for progress in (updates, loop.manual_optimization.optim_step_progress):  # the second one where steps are in chunks
@@ -16,8 +16,8 @@ def set_global_step(trainer: Trainer, step: int) -> None:
 def set_current_epoch(trainer: Trainer, epoch: int) -> None:
     """Have `trainer.current_epoch` say that so many of Lightning's epochs are over."""
     progress = trainer.fit_loop.epoch_progress.current
-    for name in ("ready", "started", "processed", "completed"):
-        setattr(progress, name, epoch)
+    for count in vars(progress):  # ready, started, processed, completed
+        setattr(progress, count, epoch)
 
 
 def set_logged_step(trainer: Trainer, step: int) -> None:

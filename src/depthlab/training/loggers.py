@@ -31,7 +31,7 @@ class CurveFileLogger(Logger):
 
     @property
     def version(self) -> str:
-        """There is one file a run."""
+        """Empty: each run has one file."""
         return ""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -76,7 +76,7 @@ def build_loggers(place: LoggerPlace, others: Iterable[LoggerSpec]) -> list[Logg
 
 
 def open_event_file(directory: Path, first_step: int) -> EventFileLogger:
-    """TensorBoard events of a run that goes on from `first_step`."""
+    """TensorBoard events of a run that continues from `first_step`."""
     if not first_step:
         _remove_events(directory)
     # purge_step hides what an earlier segment logged after the step that this one continues from.
@@ -85,13 +85,13 @@ def open_event_file(directory: Path, first_step: int) -> EventFileLogger:
 
 
 def _remove_events(directory: Path) -> None:
-    """What a segment that left no checkpoint logged is made again, step 0 included."""
+    """Remove the events of a segment without a checkpoint: they are logged again, including those of step 0."""
     for path in directory.glob("events.out.tfevents.*"):
         path.unlink()
 
 
 def flush_loggers(loggers: list[Logger]) -> None:
-    """Write through what is buffered, so that no point before a checkpoint is lost with a killed process."""
+    """Flush the loggers, so that a kill loses no point before a checkpoint."""
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.flush()

@@ -59,7 +59,7 @@ class SupervisedModule(LightningModule):
         )
 
     def eval_meter(self, split: str) -> SumMeter:
-        """What was counted of a split since evaluation began."""
+        """The meter of a split; it counts since the start of the evaluation."""
         meter = self.eval_meters[SPLITS.index(split)]
         assert isinstance(meter, SumMeter)
         return meter
@@ -87,14 +87,14 @@ class SupervisedModule(LightningModule):
         return outputs.float()
 
     def loss_and_counts(self, batch: Batch) -> tuple[Tensor, Counts]:
-        """The mean loss of a training batch, and what it adds to the meter."""
+        """The mean loss of a training batch, and its contribution to the meter."""
         outputs = self.train_forward(batch.images).float()
         loss = self.task.train_loss(outputs, batch)
         num_images = len(batch.labels)
         return loss, ((loss * num_images).detach(), *self.task.sums(outputs, batch), num_images)
 
     def training_step(self, batch: Batch | range, batch_idx: int) -> Tensor | None:
-        """The loss of a batch, of which Lightning makes the update; a chunk of steps makes its own."""
+        """The loss of a batch, with which Lightning makes the update; a chunk of steps makes its own updates."""
         if isinstance(batch, range):
             assert self.run_chunk is not None
             self.run_chunk(self, batch)
@@ -109,7 +109,7 @@ class SupervisedModule(LightningModule):
         self.automatic_optimization = False
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compile what training computes; evaluation and whoever looks into the network meet it as it is."""
+        """Compile the forward pass of training; evaluation and diagnostics use the eager network."""
         self.train_forward = torch.compile(self.network.forward, *args, **kwargs)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -127,21 +127,21 @@ class SupervisedModule(LightningModule):
         self.validation_step(batch, batch_idx, dataloader_idx)
 
     def on_validation_epoch_start(self) -> None:
-        """Forget what was counted before."""
+        """Reset the meters."""
         for meter in (*self.eval_meters, *self.eval_metrics):
             assert isinstance(meter, Metric | MetricCollection)
             meter.reset()
 
     def on_test_epoch_start(self) -> None:
-        """Forget what was counted before."""
+        """Reset the meters."""
         self.on_validation_epoch_start()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The optimiser; its rate is set before each update."""
+        """The optimiser; its learning rate is set before each update."""
         return self.build_optimizer(self.network)
 
     def on_train_start(self) -> None:
-        """Give the optimiser the rate of the first step, which stock callbacks read before it is taken."""
+        """Set the learning rate of the first step, which stock callbacks read before that step."""
         optimizer = self.optimizers()
         if self.automatic_optimization and isinstance(optimizer, LightningOptimizer):
             self._set_rate(optimizer)

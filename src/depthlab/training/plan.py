@@ -1,4 +1,4 @@
-"""The plan of a run: where it begins and ends, and what is due at which step."""
+"""The plan of a run: its first and last step, and the steps of logging, validation and checkpoints."""
 
 from __future__ import annotations
 

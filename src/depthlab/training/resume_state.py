@@ -1,4 +1,4 @@
-"""Everything that a run needs to go on as if it had never stopped, as tensors and plain data."""
+"""The state from which a run continues exactly, as tensors and plain data."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def _outline(callback: Callback) -> dict[str, Any]:
 
 @contextmanager
 def load_errors(state: dict[str, Any]) -> Iterator[None]:
-    """While parts of a checkpoint are put back: what does not fit is said, rather than shown as an error of ours.
+    """Turn errors while a checkpoint is restored into an `InputError`.
 
     Raises:
         InputError: the checkpoint is of another network, optimiser or version, or forged.
@@ -131,7 +131,7 @@ def load_errors(state: dict[str, Any]) -> Iterator[None]:
 
 
 def _load(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """The saved state, but for how updates are computed: that belongs to the device at hand."""
+    """Load the saved state, except for the implementation of updates, which depends on the present device."""
     groups = zip(state["param_groups"], optimizer.param_groups, strict=True)
     own = [{**saved, **{key: group[key] for key in COMPUTED_BY if key in group}} for saved, group in groups]
     optimizer.load_state_dict({**state, "param_groups": own})

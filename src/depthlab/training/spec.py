@@ -1,4 +1,4 @@
-"""What every callback and every logger declares."""
+"""Base classes for the specs of callbacks and loggers."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class LoggerSpec(OptionalSpec):
         raise InputError(f"logger.{self.registered}: its spec has no method `build`.")
 
     def check_installed(self) -> None:
-        """Refuse what is not installed here.
+        """Check that the logger's package is installed.
 
         Raises:
             InputError: says what to install.

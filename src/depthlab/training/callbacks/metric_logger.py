@@ -46,7 +46,7 @@ class MetricLogger(Callback):
         self.latest = dict(state["latest"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """What callbacks log from here on belongs to the first update."""
+        """Assign values that callbacks log to the first update."""
         set_logged_step(trainer, self.plan.first_step + 1)
 
     def on_train_batch_end(
@@ -78,7 +78,7 @@ class MetricLogger(Callback):
         _log(trainer, pl_module.step, values)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Read once more where a callback has ended the run between two readings."""
+        """Log the last steps if a callback has ended the run between two readings."""
         assert isinstance(pl_module, SupervisedModule)
         self._look_at_waiting(in_batch=False)
         if trainer.should_stop and pl_module.step > self._read_step:
@@ -99,7 +99,7 @@ class MetricLogger(Callback):
             self._look_at_waiting(in_batch)
 
     def _look_at_waiting(self, in_batch: bool) -> None:
-        """Log the window before, of which the device has sent the sums by now."""
+        """Log the previous window, whose sums have arrived from the device by now."""
         if self._waiting is not None:
             (trainer, module, step, late), self._waiting = self._waiting, None
             self._log_window(trainer, module, step, late.get(), in_batch)
@@ -119,7 +119,7 @@ class MetricLogger(Callback):
         _log(trainer, step, {**clock, **values})
 
     def _give_up(self, totals: Totals, step: int) -> None:
-        """Say at which of the steps since the last reading the loss was no number, and what it was before."""
+        """Raise `Diverged` with the first step whose loss was not finite, and the values before it."""
         every = self.plan.log_every_steps
         window_start = (step - 1) // every * every
         num_finite_steps = math.floor(totals.num_finite_images / totals.num_images * (step - window_start))

@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a bar on a terminal, a line now and then elsewhere, and progress.json."""
+"""The progress of a run: a bar on a terminal, otherwise a line every half minute, and progress.json."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ProgressView(Callback):
 
     Args:
         title: the run's name in the bar.
-        directory: where progress.json is written for whoever watches from another process.
+        directory: where progress.json is written for other processes, such as `status`.
         plan: the end of the run, and the images of a step.
         curves: has the latest values.
         metric: the name, title and unit of the metric that is shown beside the loss.
@@ -77,7 +77,7 @@ class ProgressView(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Show where the run is, if it was last shown long enough ago."""
+        """Update the display, at most every SHOW_EVERY_SECONDS."""
         assert isinstance(pl_module, SupervisedModule)
         now = time.monotonic()
         if self._warm_step == self._first_step:  # the first batch, or block, compiles and captures: no estimate of it
@@ -91,7 +91,7 @@ class ProgressView(Callback):
         self._close()
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say that the last weights are being measured: on large data that takes a while."""
+        """Show that the last weights are being evaluated, which takes a while on large data sets."""
         assert isinstance(pl_module, SupervisedModule)
         if trainer.is_global_zero:
             self._write(pl_module.step, None, None)
@@ -100,7 +100,7 @@ class ProgressView(Callback):
                 self._status.start()
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """That is done."""
+        """Close the display."""
         self._close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

@@ -1,4 +1,4 @@
-"""Weights averaged exponentially over the steps, beside those that train."""
+"""An exponential moving average of the weights, kept in addition to the trained weights."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from depthlab.training.module import SupervisedModule
 class WeightAverage(Callback):
     """Keeps an exponential moving average of the network's weights and buffers.
 
-    Lightning's own averaging callback puts the averages in the place of the weights, and keeps them in Lightning's
-    checkpoints, which this project does not write. Here the averages are measured beside the last weights.
+    Lightning's own averaging callback replaces the weights by the averages and relies on Lightning's checkpoints, which
+    a run does not write. Here the averages are measured in addition to the last weights.
 
     Args:
         decay: the part of the average that each step keeps.
@@ -32,7 +32,7 @@ class WeightAverage(Callback):
         self._seen_step = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin with the weights as they are, or go on with the averages of a checkpoint."""
+        """Start from the present weights, or from the averages of a checkpoint."""
         assert isinstance(pl_module, SupervisedModule)
         self._seen_step = pl_module.step
         averaging = get_ema_multi_avg_fn(self.decay)  # type: ignore[no-untyped-call]
@@ -43,7 +43,7 @@ class WeightAverage(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Take an update into the average."""
+        """Add the weights after an update to the average."""
         assert isinstance(pl_module, SupervisedModule)
         if pl_module.step != self._seen_step and self._average is not None:
             self._seen_step = pl_module.step
@@ -55,7 +55,7 @@ class WeightAverage(Callback):
         return {} if state is None else {"average": state}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with averages that were saved, now or when training starts."""
+        """Restore saved averages, now or when training starts."""
         self._saved = dict(state_dict["average"])
         if self._average is not None:
             self._average.load_state_dict(self._saved)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @register("callbacks", "ema")
 @dataclass(frozen=True)
 class ExponentialMovingAverage(CallbackSpec):
-    """Averages the weights over the steps; the averages are measured beside the last weights, never in their place."""
+    """Averages the weights over the steps; the averages are measured in addition to the last weights."""
 
     decay: float = key(0.999, minimum=0, below=1, help="part of the average that each step keeps")
 
