@@ -16,8 +16,8 @@ def set_global_step(trainer: Trainer, step: int) -> None:
 def set_current_epoch(trainer: Trainer, epoch: int) -> None:
     """Have `trainer.current_epoch` say that so many of Lightning's epochs are over."""
     progress = trainer.fit_loop.epoch_progress.current
-    for count in vars(progress):  # ready, started, processed, completed
-        setattr(progress, count, epoch)
+    for name in ("ready", "started", "processed", "completed"):
+        setattr(progress, name, epoch)
 
 
 def set_logged_step(trainer: Trainer, step: int) -> None:
