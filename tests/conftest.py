@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -49,6 +50,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Each worker takes tests that lie together, which make the fixtures of a module once, and steals when idle."""
     if config.getoption("dist", "no") == "load":
         config.option.dist = "worksteal"
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell; tests send it to processes
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -371,7 +371,7 @@ class Clone:
         self.root, self.site, self.logs = folder / "clone", folder / "site", folder / "logs"
         for name in ("src", "configs"):
             shutil.copytree(ROOT / name, self.root / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-        for name in ("train.py", "scripts/evaluate.py"):
+        for name in (".gitignore", "train.py", "scripts/evaluate.py"):
             write(self.root / name, (ROOT / name).read_text())
         install(self.site)
         self.git("init", "-q")

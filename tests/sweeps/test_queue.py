@@ -35,7 +35,7 @@ def test_12_uneven_jobs_keep_4_devices_busy_and_never_share_one(logs, monkeypatc
 
 @pytest.mark.slow
 def test_jobs_per_device_shares_a_gpu_among_that_many(logs):
-    logs.plan({seed: {"seconds": 0.4} for seed in range(6)})
+    logs.plan({seed: {"seconds": 2.0} for seed in range(6)})
     assert sweep(logs.path, *seeds(*range(6), more="trainer=gpu"), gpus=1, jobs_per_device=3) == 0
     assert {each.devices for each in logs.trace()} == {"0"}
     assert most_at_once(logs) == 3

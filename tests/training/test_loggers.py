@@ -60,7 +60,7 @@ def test_a_stretch_that_left_no_checkpoint_leaves_no_events(tmp_path: Path) -> N
 def test_tensorboard_is_written_only_where_asked(tmp_path: Path) -> None:
     loggers = build_loggers(LoggerPlace(tmp_path, 0, None), [])
     assert not any(isinstance(logger, TensorBoardLogger) for logger in loggers)
-    assert [logger.name for logger in loggers] == ["metrics.csv"]
+    assert [type(logger).__name__ for logger in loggers] == ["CurveFileLogger"]
 
 
 def test_wandb_that_is_not_installed_is_said_before_anything_is_built(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -210,7 +210,7 @@ class RunInProgress:
         Raises:
             SystemExit: it is what a library made of a stop signal.
         """
-        if exits.is_stopped():
+        if exits.is_stop(error):
             raise SystemExit(exits.CONTINUE_ME) from error
         self._close("failed", self.journal.record.steps, failure={"reason": f"{type(error).__name__}: {error}"})
 

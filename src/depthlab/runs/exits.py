@@ -21,9 +21,6 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # of schedulers
 BLOCKED = (*STOP_SIGNALS, signal.SIGINT)
 
 
-_stopped: list[int] = []  # the stop signals that have come
-
-
 def prepare_signals() -> None:
     """For the start of a command, before its imports: stop signals end it, Ctrl-C with `INTERRUPTED`.
 
@@ -69,9 +66,14 @@ def end_with(main: Callable[[], int]) -> NoReturn:
     sys.exit(code)
 
 
-def is_stopped() -> bool:
-    """Whether a stop signal has come, whatever a library made of the `SystemExit` that it raised."""
-    return bool(_stopped)
+def is_stop(error: BaseException) -> bool:
+    """Whether an error is what a library made of the `SystemExit` that a stop signal raised in it."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, SystemExit) and seen.code == CONTINUE_ME:
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
 
 
 def _handle(numbers: tuple[signal.Signals, ...], handler: Callable[[int, FrameType | None], None]) -> None:
@@ -86,7 +88,6 @@ def _stop(number: int, frame: FrameType | None) -> None:
     if _is_importing(frame):  # a kill at this moment costs nothing, and this costs no more
         _stop_at_once(number, frame)
     _say_stopped()
-    _stopped.append(number)
     raise SystemExit(CONTINUE_ME)
 
 

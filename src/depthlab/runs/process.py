@@ -50,7 +50,7 @@ def perform(
             observer.mark("imports")
         outcome = run(config, command, directory, observer)
     except Exception as error:
-        if exits.is_stopped():  # a library has made an error of its own of what the signal raised
+        if exits.is_stop(error):  # a library has made an error of its own of what the signal raised
             return exits.CONTINUE_ME
         return _refused(error)
     if outcome.line:
