@@ -391,10 +391,10 @@ def test_the_last_step_before_a_capture_may_not_wait_for_the_device(monkeypatch:
 
 def test_a_failed_capture_gives_stream_and_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeCuda(monkeypatch)
-    capture.capture_into("a graph", lambda: None)  # type: ignore[arg-type]
+    capture.capture_into("a graph", lambda: None)
     assert fake.asked == [("capture", (0, 7))]
     with pytest.raises(ZeroDivisionError):
-        capture.capture_into("a graph", lambda: 1 // 0)  # type: ignore[arg-type]
+        capture.capture_into("a graph", lambda: 1 // 0)
     assert fake.asked[2:] == [("stream", "the stream before"), ("end", 0, (0, 7)), ("release", 0, (0, 7))]
 
 
