@@ -162,11 +162,12 @@ def test_blocks_of_one_shape_share_what_is_compiled(monkeypatch: pytest.MonkeyPa
 
 def test_blocks_that_share_nothing_are_all_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     graphs = count_graphs(monkeypatch)
-    monkeypatch.setattr(dynamo, "recompile_limit", 8)
     network = resnet20(stochastic_depth=0.5)
-    blocks = CompiledBlocks(network, compilable_blocks(network))
-    for _ in range(2):
-        blocks(torch.randn(2, 3, 8, 8))
+    # torch's own patch: monkeypatch would end by deleting the option, which is then hidden in the whole process.
+    with dynamo.patch(recompile_limit=8):
+        blocks = CompiledBlocks(network, compilable_blocks(network))
+        for _ in range(2):
+            blocks(torch.randn(2, 3, 8, 8))
     assert len(graphs) == 9  # each drops its f with a probability of its own
 
 
@@ -210,12 +211,12 @@ def test_files_that_a_power_cut_left_empty_are_compiled_again(tmp_path: Path) ->
 def test_a_job_compiles_with_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("depthlab.training.compiling.shutil.which", lambda name: name)
     monkeypatch.delenv(COMPILE_THREADS, raising=False)
-    monkeypatch.setattr(inductor, "compile_threads", 32)
-    compile_training(small.classifier(), "cpu")
-    assert os.environ[COMPILE_THREADS] == str(torch.get_num_threads())
-    monkeypatch.setenv(COMPILE_THREADS, "3")
-    compile_training(small.classifier(), "cpu")
-    assert inductor.compile_threads == 3  # which has read the variable before, when Lightning imported it
+    with inductor.patch(compile_threads=32):
+        compile_training(small.classifier(), "cpu")
+        assert os.environ[COMPILE_THREADS] == str(torch.get_num_threads())
+        monkeypatch.setenv(COMPILE_THREADS, "3")
+        compile_training(small.classifier(), "cpu")
+        assert inductor.compile_threads == 3  # which has read the variable before, when Lightning imported it
 
 
 @pytest.mark.slow
