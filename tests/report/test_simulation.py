@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from depthlab.report.core.statistics import Sample, contrasts, t_quantile
-from depthlab.report.depth_study.claims import MARGIN, NOT_JUDGED, SHOWN, Cell, Quad, judge
+from depthlab.report.depth_study.claims import MARGIN, NOT_JUDGED, SHOWN, Cell, Quad, decide_in_sequence
 
 SWEEPS = 2000
 MOST_FALSE = 0.06
@@ -107,9 +107,8 @@ def test_the_report_judges_as_the_simulation_does(name: str, n: int) -> None:
     errors = drawn(cells, n, num_train, num_test, seed=1)
     expected = shown_claims(errors, num_train, num_test)
     for sweep in range(25):
-        assert [claim.outcome == SHOWN for claim in judge(quad(errors, sweep, num_train, num_test))] == list(
-            expected[:, sweep]
-        )
+        claims = decide_in_sequence(quad(errors, sweep, num_train, num_test))
+        assert [claim.outcome == SHOWN for claim in claims] == list(expected[:, sweep])
 
 
 def quad(errors: Mapping[str, NDArray[np.float64]], sweep: int, num_train: int, num_test: int) -> Quad:
@@ -157,4 +156,4 @@ def test_true_claims_are_shown_as_often_as_said(name: str, n: int) -> None:
 def test_two_runs_give_no_verdict() -> None:
     cells = {name: Cell(name, Sample({1: 1.0, 2: 2.0})) for name in CELLS}
     pair = Quad(*(cells[name] for name in CELLS), cells["plain deep"], cells["residual deep"])
-    assert {claim.outcome for claim in judge(pair)} == {NOT_JUDGED}
+    assert {claim.outcome for claim in decide_in_sequence(pair)} == {NOT_JUDGED}

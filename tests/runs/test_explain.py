@@ -45,7 +45,8 @@ def opened(twins: tuple[Path, Path]) -> OpenRun:
 
 
 def scaled(maps: torch.Tensor) -> np.ndarray:
-    return (maps / maps.amax(dim=(1, 2), keepdim=True)).numpy()
+    largest = maps.amax(dim=(1, 2), keepdim=True)
+    return (maps / largest.where(largest > 0, 1)).numpy()  # a map without a positive value stays zero
 
 
 def test_gradcam_is_captums_without_its_negative_part_at_the_images_size(opened: OpenRun) -> None:

@@ -133,7 +133,7 @@ def test_validation_tells_every_split_that_was_measured_and_no_other() -> None:
     ((step, values),) = rows.rows
     assert step == 6
     assert set(values) == {"val/loss", "val/err", "test/loss", "test/err"}
-    assert values == module.measured() == curves.latest
+    assert values == module.compute_metrics() == curves.latest
     assert logged == [{name: values[name] for name in ("val/loss", "val/err")}]  # no choice reads the test set
     assert values["val/loss"] == pytest.approx(Totals.of(module.eval_meter("val")).loss)
 

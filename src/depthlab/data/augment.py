@@ -27,7 +27,7 @@ ERASED_RATIO = (0.3, 1 / 0.3)
 JITTER, ERASING, MIXUP, CUTMIX, CHOICE = range(1, 6)
 
 Arrays = tuple[NDArray[Any], ...]
-MoreDraws = dict[str, tuple[Tensor, ...]]  # of one batch, by augmentation
+ParamsByAugmentation = dict[str, tuple[Tensor, ...]]  # of one batch, by augmentation
 MIX = "mixup, cutmix"  # one draw decides between the two; no registered name looks like this
 
 
@@ -123,10 +123,10 @@ class Augmenter:
     width: int
     device: torch.device
 
-    def draw(self, number: int) -> MoreDraws:
+    def draw(self, number: int) -> ParamsByAugmentation:
         """What the augmentations that are on draw for batch `number`, by name; `device` holds them."""
         on, size = self.augmentation, (self.height, self.width)
-        found: MoreDraws = {}
+        found: ParamsByAugmentation = {}
         if on.color_jitter:
             found["color_jitter"] = self._draw(number, jitter_factors, on.color_jitter)
         if on.random_erasing:
@@ -137,7 +137,7 @@ class Augmenter:
             found[MIX] = self._draw(number, mixtures, on.mixup, on.cutmix, *size)
         return found
 
-    def batch(self, held: Held, draws: AugmentParams, more: MoreDraws) -> Mixed:
+    def batch(self, held: Held, draws: AugmentParams, more: ParamsByAugmentation) -> Mixed:
         """A batch jittered as bytes, cropped, mirrored, normalised, then erased, then mixed; `more` is from `draw`."""
         on = self.augmentation
         factors = torch.stack(more["color_jitter"], dim=1) if on.color_jitter else None

@@ -13,7 +13,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from depthlab.config.images import ImageSpec
-from depthlab.data.augment import OFF, Augmentation, Augmenter, MoreDraws
+from depthlab.data.augment import OFF, Augmentation, Augmenter, ParamsByAugmentation
 from depthlab.data.batch import SPLITS, Batch
 from depthlab.data.device_images import DeviceImages, Normalization, fit_normalization
 from depthlab.data.image_files import FileImages
@@ -37,11 +37,11 @@ class Split(NamedTuple):
     fingerprint: str
 
 
-class BatchDraws(NamedTuple):
+class BatchParams(NamedTuple):
     """What is random about a training batch: `crops`, and by augmentation what else was drawn, (n, ...) each."""
 
     crops: AugmentParams
-    more: MoreDraws
+    more: ParamsByAugmentation
 
     def tensors(self) -> list[Tensor]:
         """All of them in a fixed order."""
@@ -49,11 +49,11 @@ class BatchDraws(NamedTuple):
         own = [crops.image_idx, crops.top, crops.left, crops.flip]
         return [*own, *(each for draws in self.more.values() for each in draws)]
 
-    def with_tensors(self, tensors: Sequence[Tensor]) -> BatchDraws:
-        """Draws of the same augmentations from `tensors`, in the order of `tensors()`."""
+    def with_tensors(self, tensors: Sequence[Tensor]) -> BatchParams:
+        """Parameters of the same augmentations from `tensors`, in the order of `tensors()`."""
         rest = iter(tensors[4:])
         more = {name: tuple(next(rest) for _ in draws) for name, draws in self.more.items()}
-        return BatchDraws(AugmentParams(*tensors[:4]), more)
+        return BatchParams(AugmentParams(*tensors[:4]), more)
 
 
 class ImageDataModule(LightningDataModule):
@@ -221,12 +221,12 @@ class ImageDataModule(LightningDataModule):
                 held.prefetch(self._needed(self.stream(held.draws_device).batch(later)).image_idx.numpy())
         return self.batch_of(self.draw(number, held.draws_device, device), device)
 
-    def draw(self, number: int, device: torch.device, more_device: torch.device) -> BatchDraws:
+    def draw(self, number: int, device: torch.device, more_device: torch.device) -> BatchParams:
         """Everything random about training batch `number`: crops on `device`, the rest on `more_device`."""
         crops = self._needed(self.stream(device).batch(number))
-        return BatchDraws(crops, {} if self.augmentation.is_off else self._augmenter(more_device).draw(number))
+        return BatchParams(crops, {} if self.augmentation.is_off else self._augmenter(more_device).draw(number))
 
-    def batch_of(self, draws: BatchDraws, device: torch.device) -> Batch:
+    def batch_of(self, draws: BatchParams, device: torch.device) -> Batch:
         """The training batch of such draws, made on `device` from them and the images alone."""
         held = self.on_device("train", device)
         if self.augmentation.is_off:

@@ -41,6 +41,6 @@ def final_metrics(module: SupervisedModule, curves: MetricLogger) -> dict[str, f
     """The metrics of a finished run: of every split with the last weights, and of the last epoch of training."""
     values = module.values(curves.last_epoch)
     metrics: dict[str, float | None] = {f"val/{name}": None for name in values}
-    metrics |= module.measured()
+    metrics |= module.compute_metrics()
     metrics |= {f"train/{name}_running": value for name, value in values.items()}
     return dict(sorted(metrics.items()))

@@ -60,7 +60,7 @@ def evaluate_run(path: str | Path, data_dir: str | None = None, accelerator: str
     put_weights(network, load_last(directory, record)["network"], str(directory))
     module = build_module(config, network, data.num_outputs)
     build_trainer(config.trainer, None, [], []).test(module, datamodule=data, verbose=False)
-    return module.measured()
+    return module.compute_metrics()
 
 
 def _adapt(config: TrainConfig, record: Record, data_dir: str | None, accelerator: str | None) -> None:

@@ -138,7 +138,7 @@ class Fit:
             return None
         with average.in_place(self.module):
             build_trainer(self.config.trainer, None, [], []).test(self.module, datamodule=self.data, verbose=False)
-            return self.module.measured()
+            return self.module.compute_metrics()
 
     def _build_trainer(self) -> Trainer:
         chunks, why_not = build_chunks(self.config, self.plan, self.callbacks.all)

@@ -68,7 +68,7 @@ class SupervisedModule(LightningModule):
         """Loss and metrics of the images that were counted, by name."""
         return {"loss": totals.loss, **self.task.values(totals.sums, totals.num_images)}
 
-    def measured(self) -> dict[str, float]:
+    def compute_metrics(self) -> dict[str, float]:
         """Loss and metrics of every split that was evaluated, as "test/err". Waits for the device."""
         found: dict[str, float] = {}
         for idx, split in enumerate(SPLITS):

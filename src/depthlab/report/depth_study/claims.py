@@ -61,7 +61,7 @@ class Claim:
     difference: Difference | None = None
 
 
-def judge(quad: Quad) -> list[Claim]:
+def decide_in_sequence(quad: Quad) -> list[Claim]:
     """The four claims in sequence; what follows the first that is not shown is not judged."""
     claims = [
         _claim("Degradation", quad.plain_deep, quad.plain_shallow, "trains"),
@@ -86,7 +86,7 @@ def decide(difference: Difference, above: float) -> str:
     return SHOWN if difference.low > above else REVERSED if difference.high < above else NOT_SHOWN
 
 
-def measured(first: Cell, second: Cell, verb: str, difference: Difference) -> str:
+def difference_in_words(first: Cell, second: Cell, verb: str, difference: Difference) -> str:
     """`plain56 trains 77.3 points worse than plain20 (95 % CI 48.6 to 100; worse in 9 of 9 pairs)`."""
     sign = -1 if difference.mean < 0 else 1
     word = "worse" if sign > 0 else "better"
@@ -105,7 +105,7 @@ def _claim(title: str, first: Cell, second: Cell, verb: str, between: Callable[[
         return _unjudged(title, first, second, verb, reason)
     difference = between() if between else welch(first.sample, second.sample)
     outcome = decide(difference, 0.0)
-    text = f"{measured(first, second, verb, difference)}.{_notes([first, second])}"
+    text = f"{difference_in_words(first, second, verb, difference)}.{_notes([first, second])}"
     if difference.images is not None:
         text += f" The interval covers the choice of the {difference.images:,} test images too."
     if outcome == NOT_SHOWN and (smallest := smallest_shown(difference)) is not None:
@@ -124,7 +124,7 @@ def _residual(quad: Quad) -> Claim:
     outcome = turned.get(above, above)
     falls = outcome == SHOWN and difference.high is not None and difference.high < 0
     margin = "The training error falls with depth" if falls else f"The margin is +{MARGIN:g} point"
-    text = f"{measured(first, second, 'trains', difference)}. {margin}.{_notes([first, second])}"
+    text = f"{difference_in_words(first, second, 'trains', difference)}. {margin}.{_notes([first, second])}"
     return Claim(title, outcome, text, difference)
 
 
@@ -133,7 +133,7 @@ def _unjudged(title: str, first: Cell, second: Cell, verb: str, reason: str) -> 
     if not first.sample.values or not second.sample.values or "settled" in reason:
         return Claim(title, NOT_JUDGED, f"{reason}.")
     difference = welch(first.sample, second.sample)
-    text = f"{measured(first, second, verb, difference)}; {reason}.{_notes([first, second])}"
+    text = f"{difference_in_words(first, second, verb, difference)}; {reason}.{_notes([first, second])}"
     return Claim(title, NOT_JUDGED, text, difference)
 
 

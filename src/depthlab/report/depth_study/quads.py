@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from depthlab.report.core.comparisons import number
 from depthlab.report.core.groups import Group, Setting, describe, differing_keys
 from depthlab.report.core.statistics import Difference, combine
-from depthlab.report.depth_study.claims import TEST_CLAIM, Cell, Claim, Quad, judge
+from depthlab.report.depth_study.claims import TEST_CLAIM, Cell, Claim, Quad, decide_in_sequence
 from depthlab.report.depth_study.image_variance import is_small_test_set, two_way
 
 TRAIN, TEST = "train/err", "test/err"
@@ -98,7 +98,7 @@ def _judge(recipe: Recipe, others: Sequence[Recipe]) -> Judgement:
         cell(residual[deep], TEST),
         lambda: two_way(plain[deep], residual[deep], TEST),
     )
-    claims = tuple(judge(quad))
+    claims = tuple(decide_in_sequence(quad))
     notes = [trend_sentence([group for group in recipe.plain if group.values(TRAIN)])]
     if is_small_test_set([plain[deep], residual[deep]], TEST) and any(_covers_runs_alone(claim) for claim in claims):
         notes.append(RUNS_ALONE)

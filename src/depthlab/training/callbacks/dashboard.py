@@ -81,7 +81,7 @@ class Dashboard(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The confusion matrix, and the final errors beside the run's hyper-parameters."""
         assert isinstance(pl_module, SupervisedModule)
-        values = pl_module.measured()  # every process: it adds up their sums
+        values = pl_module.compute_metrics()  # every process: it adds up their sums
         if trainer.is_global_zero and (self._trained or not _has_final(event_logger(trainer), self.primary)):
             self._add_final(event_logger(trainer), pl_module.step, values)
 

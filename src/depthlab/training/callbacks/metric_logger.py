@@ -72,7 +72,7 @@ class MetricLogger(Callback):
         """Log what the validation found."""
         assert isinstance(pl_module, SupervisedModule)
         self._look_at_waiting(in_batch=False)
-        values = pl_module.measured()
+        values = pl_module.compute_metrics()
         self.latest.update(values)
         pl_module.log_dict({k: v for k, v in values.items() if not k.startswith("test/")}, logger=False)
         _log(trainer, pl_module.step, values)
