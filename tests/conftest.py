@@ -12,6 +12,7 @@ from copy import deepcopy
 from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from _pytest.mark.structures import ParameterSet
@@ -67,6 +68,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def one_thread() -> None:
     """Tests share the cores with each other."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def files_parsed_once() -> Iterator[None]:
+    """Hydra parses the same thirty files for each composition; in this process each is parsed once."""
+    from hydra._internal.core_plugins.file_config_source import FileConfigSource
+
+    parsed: dict[tuple[object, ...], Any] = {}
+    load = FileConfigSource.load_config
+
+    def load_once(self: FileConfigSource, config_path: str) -> Any:
+        try:
+            found = (Path(self.path) / self._normalize_file_name(config_path)).stat()
+        except (OSError, ValueError):
+            return load(self, config_path)
+        key = self.path, config_path, found.st_mtime_ns, found.st_size, found.st_ino
+        if key not in parsed:
+            parsed[key] = load(self, config_path)
+        return parsed[key].__class__(**{**vars(parsed[key]), "config": parsed[key].config.copy()})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FileConfigSource, "load_config", load_once)
+        yield
 
 
 @pytest.fixture(autouse=True)

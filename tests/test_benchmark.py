@@ -198,6 +198,7 @@ def test_a_side_that_fails_says_why() -> None:
     assert "no-such-file.json" in str(failed.value)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_mode_gpu_says_that_there_is_no_gpu(command: Command) -> None:
     done = command("scripts/benchmark.py", "gpu", fresh=True)
@@ -205,6 +206,7 @@ def test_mode_gpu_says_that_there_is_no_gpu(command: Command) -> None:
     assert "no CUDA GPU" in done.stderr
 
 
+@pytest.mark.slow
 def test_absent_images_are_named_with_the_remedy(command: Command, tmp_path: Path) -> None:
     done = command(
         "scripts/benchmark.py", "cpu", "--out", str(tmp_path / "x.json"), DEPTHLAB_DATA_DIR=str(tmp_path), fresh=True
@@ -364,6 +366,7 @@ found.write_text(json.dumps({"lines": ["fine"]}))
 """
 
 
+@pytest.mark.slow
 def test_a_part_that_fails_or_takes_too_long_does_not_stop_the_next(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

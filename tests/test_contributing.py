@@ -122,6 +122,7 @@ def test_every_block_of_python_compiles() -> None:
             compile(text, text.partition("\n")[0], "exec")
 
 
+@pytest.mark.slow
 def test_every_file_registers_its_component_and_every_group_has_a_recipe(site: Path) -> None:
     found, broken, _ = listed(site)
     used = {recipe.name: found[f"depthlab_extensions.{recipe.name}"] for recipe in RECIPES}

@@ -104,6 +104,7 @@ def test_a_machine_that_cannot_be_looked_at_says_why(monkeypatch: pytest.MonkeyP
         probe_in_subprocess()
 
 
+@pytest.mark.slow
 def test_nothing_is_imported_from_where_one_stands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "json.py").write_text("raise RuntimeError('not this one')")
     monkeypatch.chdir(tmp_path)

@@ -307,6 +307,7 @@ def test_a_fingerprint_sees_one_changed_byte_and_the_order() -> None:
     assert fingerprint([images]) == fingerprint([images.copy()])
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_real_cifar10_has_its_official_sizes_and_test_split(data_dir: Path) -> None:
     source = read_cifar10(data_dir)

@@ -209,6 +209,7 @@ def test_a_strided_convolution_of_one_pixel_has_the_gradient_of_its_centre(dtype
     assert not edges.any()
 
 
+@pytest.mark.slow
 def test_models_need_neither_hydra_nor_lightning_nor_torchvision() -> None:
     code = "import sys; from depthlab.models import resnet56, resnet18; resnet56(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

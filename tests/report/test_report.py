@@ -154,6 +154,7 @@ def test_what_networks_cost_stands_beside_their_errors(tmp_path: Path) -> None:
     assert (rows["resnet20"]["img/s"], rows["resnet20"]["peak MiB"]) == ("800", "")
 
 
+@pytest.mark.slow
 def test_numbers_that_are_none_are_left_out_and_the_rest_is_reported(tmp_path: Path) -> None:
     for seed in (1, 2):
         write_run(tmp_path, "plain20", seed, 1.0, 9.0)
@@ -206,6 +207,7 @@ def test_a_run_that_was_planned_and_never_started_is_missing(tmp_path: Path) -> 
     assert "resnet20 seed 1: no record, though other networks have it" in done.stdout
 
 
+@pytest.mark.slow
 def test_runs_without_diagnostics_say_which_figures_are_left_out_and_why(tmp_path: Path) -> None:
     first = write_run(tmp_path, "plain20", 1, 1.0, 9.0)
     write_run(tmp_path, "resnet20", 1, 1.0, 9.0)

@@ -143,7 +143,9 @@ def test_a_planted_defect_is_named_with_its_place_and_nothing_else_is(
 
 
 @pytest.mark.parametrize(
-    ("name", "plant", "kind", "where"), IN_PLAIN, ids=lambda value: getattr(value, "__name__", value)
+    ("name", "plant", "kind", "where"),
+    [IN_PLAIN[0], *(pytest.param(*each, marks=pytest.mark.slow) for each in IN_PLAIN[1:])],
+    ids=lambda value: getattr(value, "__name__", value),
 )
 def test_it_is_named_in_a_plain_network_too(
     compose_config: Compose, name: str, plant: Callable[[Any], None], kind: str, where: str
@@ -258,6 +260,7 @@ def typed_in(*words: str) -> tuple[int, str]:
 DIGITS = ("data=digits", "trainer=cpu", "model.depth=8")
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_or_json_and_writes_a_page(tmp_path: Path) -> None:
     words = (*DIGITS, "model=plain20", "against=dense", f"out={tmp_path}")
     code, said = typed_in(*words)
@@ -273,6 +276,7 @@ def test_the_command_prints_a_table_or_json_and_writes_a_page(tmp_path: Path) ->
     assert "layer3.0.conv2.weight" in page and "data:image/png;base64" in page and 'src="http' not in page
 
 
+@pytest.mark.slow
 def test_a_terminal_of_80_columns_shows_every_layers_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     code, said = typed_in(*DIGITS, "model=resnet20", "model.two_stream=true", "against=none", f"out={tmp_path}")

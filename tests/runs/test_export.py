@@ -44,6 +44,7 @@ def eager_scores(opened: OpenRun, images: Any) -> Any:
         return opened.network()(opened.preprocess(images)).numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*slowly("onnx", "torch_export"), "safetensors"])
 def test_an_export_answers_as_the_network(opened: OpenRun, name: str, tmp_path: Path) -> None:
     rows = export(opened, tmp_path, name)

@@ -17,7 +17,7 @@ from depthlab.runs.extend import prepare_extension
 from depthlab.runs.process import perform
 from depthlab.runs.run import run
 
-from ..conftest import Command, Compose
+from ..conftest import Command, Compose, slowly
 from ..typing_in import signals_restored
 from ..whole_runs import SMALL, results, same_weights, set_status
 
@@ -55,9 +55,9 @@ def edit(directory: Path, **values: object) -> None:
 @pytest.mark.parametrize(
     "more",
     [
-        (),
+        *slowly(()),
         ("callbacks=ema", "optimizer=adamw", "augment.mixup=0.2", "model.dropout=0.1"),
-        ("schedule.milestones=[30,40]", "schedule.warmup_steps=5"),
+        *slowly(("schedule.milestones=[30,40]", "schedule.warmup_steps=5")),
     ],
     ids=["plain", "with random draws and averages", "milestones after the parent"],
 )
@@ -92,6 +92,7 @@ def test_an_extension_that_was_cut_short_goes_on_and_keeps_its_parent(compose_co
     assert "already finished" in run(prepare_extension(parent, LONG, "third"), "third").line
 
 
+@pytest.mark.slow
 def test_a_longer_run_names_the_command_that_would_extend_a_shorter_one(
     compose_config: Compose, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from PIL import Image
 
 from depthlab.commands import data, evaluate, publish, report, status
@@ -113,23 +112,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a finished run."""
     logs = tmp_path_factory.mktemp("logs")
     return run(check(compose_tree(*SHORT, f"paths.log_dir={logs}")), "python train.py").directory
-
-
-@pytest.fixture(scope="module", autouse=True)
-def files_read_once() -> Iterator[None]:
-    """Hydra parses the same thirty files for each composition; here each is parsed once."""
-    parsed: dict[tuple[str, str], Any] = {}
-    load = FileConfigSource.load_config
-
-    def load_once(self: FileConfigSource, config_path: str) -> Any:
-        key = self.path, config_path
-        if key not in parsed:
-            parsed[key] = load(self, config_path)
-        return parsed[key].__class__(**{**vars(parsed[key]), "config": parsed[key].config.copy()})
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FileConfigSource, "load_config", load_once)
-        yield
 
 
 # --- command lines ---

@@ -352,6 +352,7 @@ print(*sorted(slow & set(sys.modules)))
     assert done.stdout.strip() == ""
 
 
+@pytest.mark.slow
 def test_the_command_names_classes(
     opened: OpenRun, tmp_path: Path, command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:

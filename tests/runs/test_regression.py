@@ -98,6 +98,7 @@ def test_huber_loss_is_minimised_and_measured_beside_the_metrics(compose_config:
     assert squared["test/loss"] == pytest.approx(squared["test/mse"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_focal_loss_of_gamma_0_trains_as_cross_entropy_does_and_is_another_run(compose_config: Compose) -> None:
     plain = run(compose_config(*SMALL, "trainer.precision=32-true"), "").directory
     focal = run(compose_config(*SMALL, "trainer.precision=32-true", "loss=focal", "loss.gamma=0"), "").directory

@@ -449,6 +449,7 @@ def test_a_configuration_is_resolved_in_the_record(compose_config: Compose) -> N
     assert record["config"]["trainer"]["accelerator"] == "cpu"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [None, [8, 8], [8, 8, 10**12], [8, 8, "1"], "8x8"])
 def test_a_strangers_record_cannot_ask_for_any_network(compose_config: Compose, shape: Any) -> None:
     directory = run(compose_config(*SMALL), "").directory
@@ -465,6 +466,7 @@ def test_processes_that_cannot_share_a_batch_equally_are_refused(compose_config:
         compose_config(*SMALL, "trainer=ddp_cpu", override)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
 def test_a_run_that_is_stopped_while_it_is_measured_goes_on_there(
     compose_config: Compose, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], number: signal.Signals

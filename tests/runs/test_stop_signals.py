@@ -23,7 +23,7 @@ from depthlab.runs.process import perform
 from depthlab.training.callbacks.weight_averaging import WeightAverage
 from depthlab.training.module import SupervisedModule
 
-from ..conftest import ROOT, Compose
+from ..conftest import ROOT, Compose, slowly
 from ..typing_in import signals_restored
 from ..whole_runs import SMALL, results, same_weights
 
@@ -120,7 +120,7 @@ def assert_stopped_and_goes_on(
     assert results(directory) == results(whole)
 
 
-OFTEN = [("ordinary", moment) for moment in ("first batch", "last validation", "test", "before the record")]
+OFTEN = [("ordinary", moment) for moment in ("first batch", "test", "before the record")]
 PLACES = [
     pytest.param(kind, moment, marks=[] if (kind, moment) in OFTEN or moment == "batch" else [pytest.mark.slow])
     for kind in KINDS
@@ -139,7 +139,7 @@ def test_a_run_that_is_asked_to_stop_has_a_checkpoint_and_goes_on(
     assert_stopped_and_goes_on(tree, monkeypatch, moment, signal.SIGTERM, wholes)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])
+@pytest.mark.parametrize("number", [signal.SIGINT, *slowly(signal.SIGUSR1, signal.SIGUSR2)])
 @pytest.mark.parametrize("moment", ["batch", pytest.param("validation", marks=pytest.mark.slow)])
 def test_every_stop_signal_stops(
     compose_config: Compose, monkeypatch: pytest.MonkeyPatch, wholes: Path, moment: str, number: int

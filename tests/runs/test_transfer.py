@@ -23,7 +23,7 @@ from depthlab.runs.evaluate import evaluate_run, load_run
 from depthlab.runs.run import run
 from depthlab.training.callbacks.checkpointing import Checkpoints
 
-from ..conftest import Compose
+from ..conftest import Compose, slowly
 
 DIGITS = ImageSpec(8, 8, 1)
 
@@ -40,7 +40,7 @@ def pretrained(compose_config: Compose) -> Path:
     return run(compose_config(*SMALL, *SHORT, "name=before"), "").directory
 
 
-@pytest.mark.parametrize("give", ["the run", "its folder", "a file"])
+@pytest.mark.parametrize("give", ["the run", *slowly("its folder", "a file")])
 def test_a_run_starts_from_weights_and_says_from_which(
     compose_config: Compose, pretrained: Path, tmp_path: Path, give: str
 ) -> None:
@@ -158,6 +158,7 @@ def test_a_run_with_weights_and_random_masks_that_was_stopped_ends_as_if_it_had_
     assert not torch.equal(last_weights(without)["conv1.weight"], expected["conv1.weight"])
 
 
+@pytest.mark.slow
 def test_recomputation_is_the_same_run_to_the_bit(compose_config: Compose) -> None:
     directories = [
         run(compose_config(*SMALL, *SHORT, f"name={value}", f"model.activation_checkpointing={value}"), "").directory

@@ -147,6 +147,7 @@ def trace(log_dir: Path) -> Counter:
     return Counter(path.read_text().splitlines() if path.exists() else [])
 
 
+@pytest.mark.slow
 def test_a_search_finds_the_best_rate_prunes_and_leaves_ordinary_runs(tmp_path, capsys):
     assert search(tmp_path, trials=16, seeds=2) == 0
     result = found(tmp_path)
@@ -239,6 +240,7 @@ def test_choices_are_tried_and_those_that_were_run_are_not_run_again(tmp_path):
     assert max(n for what, n in trace(tmp_path).items() if what.startswith("finished")) == 1
 
 
+@pytest.mark.slow
 def test_trials_that_diverge_count_at_chance_and_those_that_fail_are_said(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("STUB", '{"diverges_above": 0.3, "fails_below": 0.01}')
     assert search(tmp_path, trials=10, seeds=1, pruner="none") == 1

@@ -48,6 +48,7 @@ def test_visible_devices_that_were_chosen_before_are_kept(logs, monkeypatch):
     assert sorted(each.devices for each in logs.trace("start")) == ["5", "GPU-7a"]
 
 
+@pytest.mark.slow
 def test_a_job_over_two_devices_gets_two_and_does_not_starve(logs):
     logs.plan({seed: {"seconds": 0.2} for seed in range(10)})
     jobs = [*seeds(*range(6), more="trainer=gpu"), *seeds(8, 9, more="trainer=ddp trainer.devices=2")]
@@ -140,6 +141,7 @@ def test_rerun_repeats_a_finished_run_once(logs):
     assert logs.seeds("start") == [1, 1]
 
 
+@pytest.mark.slow
 def test_a_run_that_another_process_holds_is_waited_for_and_not_run_twice(logs, capfd):
     assert sweep(logs.path, *seeds(1)) == 0
     directory = logs.run_directory(1)
@@ -178,6 +180,7 @@ def test_two_launchers_never_hold_one_gpu_at_once(logs, places):
         (in_use[each.devices].add if each.event == "start" else in_use[each.devices].remove)(each.seed)
 
 
+@pytest.mark.slow
 def test_a_launcher_whose_devices_another_holds_says_so_and_waits(logs, runtime_folder):
     locks = DeviceLocks(runtime_folder, {})
     assert locks.take("0")
@@ -189,6 +192,7 @@ def test_a_launcher_whose_devices_another_holds_says_so_and_waits(logs, runtime_
     assert logs.seeds("end") == [1]
 
 
+@pytest.mark.slow
 def test_a_killed_launcher_lets_go_of_its_devices(logs):
     logs.plan({1: {"seconds": 30}})
     launcher = start_sweep(logs.path, *seeds(1, more="trainer=gpu"), gpus=1)

@@ -81,6 +81,7 @@ def test_no_daemon_where_jobs_do_not_share_or_mps_is_off(logs, notes):
     assert noted(notes, "start") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_no_daemon_outlives_the_launcher(logs, notes, number):
     logs.plan({1: {"seconds": 30}})
@@ -121,6 +122,7 @@ def test_where_mps_cannot_be_used_auto_goes_on_and_on_refuses(tmp_path, notes, m
         MpsDaemons("on", {}, said.append, theirs).environment("0")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("client", "words"),
     [("import sys; sys.exit('CUDA error 805')", "CUDA error 805"), ("import time; time.sleep(60)", "within 1 s")],
@@ -166,6 +168,7 @@ def test_gpus_are_named_by_their_uuid_where_it_is_known(notes):
     assert [device for _, device in noted(notes, "start")] == ["GPU-12ab-34"]
 
 
+@pytest.mark.slow
 def test_a_gpu_in_exclusive_mode_without_mps_has_one_job_at_a_time(logs, monkeypatch, capfd):
     monkeypatch.setattr(sharing, "compute_mode", lambda device: sharing.EXCLUSIVE)
     assert three_jobs(logs, mps="off") == 0
@@ -247,6 +250,7 @@ def test_jobs_per_device_auto_adds_jobs_while_runs_an_hour_grow(logs, monkeypatc
     assert "jobs_per_device=auto: 2 (runs an hour" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_job_without_memory_is_queued_again_with_fewer_beside_it(logs, capfd):
     message = "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"
     logs.plan({0: {"seconds": 1.0}, 1: {"seconds": 0.2, "code": 1, "fails": 1, "reason": message}, 2: {}})

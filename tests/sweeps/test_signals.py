@@ -12,6 +12,7 @@ import pytest
 from depthlab.records.record import read_record
 from depthlab.runs.process import FIRST_PROCESS
 
+from ..conftest import slowly
 from .stub_sweep import seeds, start_sweep, wait_for
 
 
@@ -53,7 +54,7 @@ def test_sigterm_says_that_the_same_command_continues(logs):
     assert logs.seeds("stop") == [0, 1]
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
+@pytest.mark.parametrize("number", [signal.SIGUSR1, *slowly(signal.SIGUSR2)])
 def test_schedulers_signals_reach_the_jobs_too(logs, number):
     launcher = start_two_of_four(logs)
     launcher.send_signal(number)
@@ -70,6 +71,7 @@ def test_a_process_of_a_run_whose_first_one_is_gone_ends():
     assert orphan.returncode == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_ctrl_c_twice_stops_now(logs):
     launcher = start_two_of_four(logs, stubborn=True)
     launcher.send_signal(signal.SIGINT)
@@ -81,6 +83,7 @@ def test_ctrl_c_twice_stops_now(logs):
     assert none_alive(logs)
 
 
+@pytest.mark.slow
 def test_ctrl_c_twice_leaves_two_seconds_for_a_checkpoint_that_is_being_written(logs):
     launcher = start_two_of_four(logs, saving=1.0)
     launcher.send_signal(signal.SIGINT)
@@ -100,6 +103,7 @@ def test_a_killed_launcher_leaves_no_process(logs):
     wait_for(lambda: none_alive(logs), seconds=5)
 
 
+@pytest.mark.slow
 def test_a_killed_job_takes_its_processes_along_and_fails_alone(logs):
     logs.plan({0: {"seconds": 30, "child": True}, 1: {"seconds": 0.5}})
     launcher = start_sweep(logs.path, *seeds(0, 1))
@@ -130,6 +134,7 @@ def test_the_same_command_continues_what_was_stopped(logs):
     assert "plain20 seed 0: unfinished (running" in again.stdout.read()
 
 
+@pytest.mark.slow
 def test_a_closed_terminal_or_pipe_costs_no_work(logs):
     logs.plan({seed: {"seconds": 0.4} for seed in range(4)})
     launcher = start_sweep(logs.path, *seeds(*range(4)))

@@ -70,6 +70,7 @@ def test_the_snapshot_of_a_sweep_that_is_not_done_stays_for_its_stack_traces(log
     ).read_bytes()
 
 
+@pytest.mark.slow
 def test_the_next_launch_takes_the_code_as_it_is_then(logs):
     logs.plan({1: {"seconds": 30}})
     launcher = start_sweep(logs.path, *seeds(1))

@@ -277,6 +277,7 @@ def test_late_readings_log_what_readings_at_once_would(
     assert same_weights(late, at_once)
 
 
+@pytest.mark.slow
 def test_a_captured_run_that_was_stopped_goes_on_captured_or_not(
     compose_config: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -160,6 +160,7 @@ def test_blocks_of_one_shape_share_what_is_compiled(monkeypatch: pytest.MonkeyPa
     assert len(graphs) == 5  # evaluation is eager
 
 
+@pytest.mark.slow
 def test_blocks_that_share_nothing_are_all_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     graphs = count_graphs(monkeypatch)
     network = resnet20(stochastic_depth=0.5)

@@ -29,7 +29,7 @@ from depthlab.training.callbacks import gradient_norms as gradients
 from depthlab.training.callbacks.dashboard import Dashboard
 from depthlab.training.loggers import EventFileLogger
 
-from ..conftest import Compose
+from ..conftest import Compose, slowly
 from .small import classifier, trainer
 
 SMALL = ("model=resnet20", "model.depth=8", "logger=tensorboard", "logger.every_steps=3", "checkpoint.every_steps=2")
@@ -116,7 +116,7 @@ def test_histograms_hold_each_layer_of_a_stage(compose_config: Compose) -> None:
         assert point.histogram_value.max == pytest.approx(norms.max())
 
 
-@pytest.mark.parametrize("step", [8, 10, 12])
+@pytest.mark.parametrize("step", [10, *slowly(8, 12)])
 def test_a_continuation_writes_nothing_twice(
     compose_config: Compose, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:

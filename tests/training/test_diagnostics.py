@@ -150,6 +150,7 @@ def test_a_continued_run_has_each_probe_once(
     assert_same_arrays(whole, cut)
 
 
+@pytest.mark.slow
 def test_probes_after_the_checkpoint_are_made_again(compose_config: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gradients, "STEPS_PER_PROBE", 1)
     overrides = (*SMALL, "trainer.val_every_steps=3", "checkpoint.every_steps=8")

@@ -102,10 +102,7 @@ def in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 OPTIONS = [
-    (),
-    ("trainer.precision=bf16-mixed",),
-    ("trainer.gradient_clip_val=0.1",),
-    ("augment.mixup=0.2",),
+    *slowly((), ("trainer.precision=bf16-mixed",), ("trainer.gradient_clip_val=0.1",), ("augment.mixup=0.2",)),
     ("schedule=cosine", "schedule.warmup_steps=3"),
     ("model.stochastic_depth=0.5", "model.dropout=0.3", "optimizer.backbone_lr_factor=0.1"),
     ("checkpoint.every_steps=5", "logger.every_steps=4", "trainer.val_every_steps=7"),
@@ -174,6 +171,7 @@ def test_an_observer_sees_chunks_and_does_not_undo_them(
     assert observer.seen == [3, 6, 9, 12]
 
 
+@pytest.mark.slow
 def test_blocks_of_adamw_agree_within_rounding(compose_config: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     # Adam divides the rate before it is applied: in double precision where it is a number, not where it is a tensor.
     overrides = (*SMALL, "optimizer=adamw", "trainer.precision=32-true")
