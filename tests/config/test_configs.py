@@ -104,6 +104,10 @@ FITTING["mnist_depth"] = ("data.images_per_class=20", "data.val_size=20")  # the
 SMALL = ("plain20", "resnet20", "dense", "cifar", "wide", "restorer")
 
 
+# For them a few small images are enough.
+FEW = ("data.images_per_class=20", "data.val_size=20", "data.batch_size=8")
+
+
 def is_slow(group: str, option: str) -> bool:
     return group == "experiment" or (group == "model" and not option.endswith(SMALL))
 
@@ -134,7 +138,8 @@ def test_every_option_runs(
     model = () if group in ("model", "experiment") else ("model=resnet20", "model.depth=8")
     data = () if group == "experiment" else small_data.get(option, ("data=digits",))
     needed = (*NEEDED.get(option, ()), *FITTING.get(option, ()))
-    config = compose_config(*model, *data, *needed, f"{group}={option}", *SHORT)
+    few = FEW if group == "model" and is_slow(group, option) and option not in NEEDED else ()
+    config = compose_config(*model, *data, *needed, *few, f"{group}={option}", *SHORT)
     # At its full rate the plain network of 1,202 layers may leave the finite numbers, and divergence is a result.
     expected = ("finished", "diverged") if option == "plain1202" else ("finished",)
     outcome = run(config, "")
