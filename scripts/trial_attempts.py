@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import trial_runs as runs
 from moments import Moment, Watch
+from trial_results import differences, directory_of, progress
+from trial_runs import NAME, act_as_job, act_as_publisher, compose, freeze
+from trial_starts import Forks, Start, cpu_seconds, handles_signals, start_process
 
 from depthlab.errors import InputError
 from depthlab.records.record import read_record
@@ -47,7 +49,7 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.forks = runs.Forks(folder)
+        self.forks = Forks(folder)
         self.import_seconds = 0.0  # of CPU time, up to the record of a real process
         self._wholes: dict[tuple[str, int], Path] = {}
         self._composed: dict[tuple[str, int], tuple[list[str], dict[str, Any]]] = {}
@@ -62,23 +64,23 @@ class Bench:
             else:  # the first time everything is imported, the second time the phases are measured
                 self.forks.measure(variant, self._job(variant, seed, logs.with_name(f"warm-{logs.name}")))
                 self.forks.measure(variant, self._job(variant, seed, logs))
-            directory = runs.directory_of(logs)
+            directory = directory_of(logs)
             if directory is None or read_record(directory).status != "finished":
                 raise RuntimeError(f"{variant}: the uninterrupted run did not finish")
             self._wholes[variant, seed] = directory
         return self._wholes[variant, seed]
 
-    def start(self, variant: str, seed: int, logs: Path, moment: Moment | None = None) -> runs.Start:
+    def start(self, variant: str, seed: int, logs: Path, moment: Moment | None = None) -> Start:
         """Start a run below `logs` in a fork."""
         return self.forks.start(variant, self._job(variant, seed, logs), moment)
 
     def start_process(
         self, variant: str, seed: int, logs: Path, strike: Callable[[subprocess.Popen[bytes]], str | None]
-    ) -> runs.Start:
+    ) -> Start:
         """Start a run below `logs` as a person does."""
         logs.mkdir(parents=True, exist_ok=True)
         words, _ = self._compose(variant, seed)
-        return runs.start_process([*words, f"paths.log_dir={logs}"], self.folder, strike)
+        return start_process([*words, f"paths.log_dir={logs}"], self.folder, strike)
 
     def measure_imports(self) -> float:
         """The seconds of CPU time that a process takes up to its record."""
@@ -92,7 +94,7 @@ class Bench:
             logs, old, new = (self.folder / name for name in ("published-logs", "published-old", "published-new"))
             for target, seed in zip((old, new), SEEDS, strict=True):
                 directory = self.whole("ordinary", seed)
-                shutil.copytree(directory, logs / runs.NAME / directory.name)
+                shutil.copytree(directory, logs / NAME / directory.name)
                 self.forks.measure(PUBLISHING, self.publisher(target))
                 if target == old:
                     shutil.copytree(old, new)
@@ -101,21 +103,21 @@ class Bench:
 
     def publisher(self, results: Path) -> Callable[[Watch], int]:
         """What publishes two runs."""
-        return functools.partial(runs.act_as_publisher, self.folder / "published-logs", results)
+        return functools.partial(act_as_publisher, self.folder / "published-logs", results)
 
     def _compose(self, variant: str, seed: int) -> tuple[list[str], dict[str, Any]]:
         if (variant, seed) not in self._composed:
-            self._composed[variant, seed] = runs.compose(variant, seed)
+            self._composed[variant, seed] = compose(variant, seed)
         return self._composed[variant, seed]
 
     def _job(self, variant: str, seed: int, logs: Path) -> Callable[[Watch], int]:
-        frozen = runs.freeze(self._compose(variant, seed)[1], logs)
-        return functools.partial(runs.act_as_job, frozen, variant == PARALLEL)
+        frozen = freeze(self._compose(variant, seed)[1], logs)
+        return functools.partial(act_as_job, frozen, variant == PARALLEL)
 
     def _await_record(self, process: subprocess.Popen[bytes]) -> None:
         while process.poll() is None:
-            self.import_seconds = runs.cpu_seconds(process.pid) or self.import_seconds
-            if runs.directory_of(self.folder / "imports"):
+            self.import_seconds = cpu_seconds(process.pid) or self.import_seconds
+            if directory_of(self.folder / "imports"):
                 break
             time.sleep(0.02)
 
@@ -143,7 +145,7 @@ class Attempt:
         """Strike, continue, compare."""
         self._begin()
         for moment in self.trial.moments:
-            before = runs.progress(self.logs)
+            before = progress(self.logs)
             ended = self._start(moment)
             while not (ended.struck_in or self.struck_in) and moment.part > LEAST_PART:
                 # The run was over sooner than the one that was measured: again, with an earlier moment.
@@ -168,7 +170,7 @@ class Attempt:
         shutil.rmtree(self.logs, ignore_errors=True)
         self.logs.mkdir()
 
-    def _start(self, moment: Moment | None) -> runs.Start:
+    def _start(self, moment: Moment | None) -> Start:
         if moment and self.trial.variant in (PROCESS, PARALLEL_PROCESSES):
             strike = functools.partial(self._strike, moment)
             return self.bench.start_process(self.variant, self.trial.seed, self.logs, strike)
@@ -182,23 +184,23 @@ class Attempt:
         steps = int((2 * moment.part - 1) * MOST_STEPS) if self.trial.variant == PARALLEL_PROCESSES else -1
         seconds = moment.part * self.bench.measure_imports()
         while process.poll() is None:
-            is_time = runs.cpu_seconds(process.pid) >= seconds if steps < 0 else last_step(self.logs) > steps
-            if is_time and (moment.number == signal.SIGKILL or runs.handles_signals(process.pid)):
+            is_time = cpu_seconds(process.pid) >= seconds if steps < 0 else last_step(self.logs) > steps
+            if is_time and (moment.number == signal.SIGKILL or handles_signals(process.pid)):
                 process.send_signal(moment.number)
                 return phase_by_files(self.logs)
             time.sleep(0.005)
         return None
 
-    def _judge_any(self, ended: runs.Start) -> None:
+    def _judge_any(self, ended: Start) -> None:
         if ended.stray:
             self.wrong.append(f"{ended.stray} processes were left")
         if "Traceback" in ended.said:
             self.wrong.append(f"a traceback: {ended.said[-1500:]}")
 
-    def _judge(self, moment: Moment, ended: runs.Start, before: tuple[int, int, int]) -> None:
+    def _judge(self, moment: Moment, ended: Start, before: tuple[int, int, int]) -> None:
         """What is wrong after a start that was to be struck."""
         try:
-            after = runs.progress(self.logs)
+            after = progress(self.logs)
         except InputError as error:
             self.wrong.append(f"the record was lost: {error}")
             return
@@ -210,8 +212,8 @@ class Attempt:
         elif moment.number != signal.SIGKILL:
             self._judge_stop(moment, ended, after[0])
 
-    def _judge_stop(self, moment: Moment, ended: runs.Start, newest: int) -> None:
-        directory = runs.directory_of(self.logs)
+    def _judge_stop(self, moment: Moment, ended: Start, newest: int) -> None:
+        directory = directory_of(self.logs)
         is_done = directory is not None and read_record(directory).is_done
         good = {exits.CONTINUE_ME}
         if is_done:
@@ -224,15 +226,15 @@ class Attempt:
         if not is_done and newest < step:
             self.wrong.append(f"step {step} was taken, the newest checkpoint is of step {newest}")
 
-    def _judge_last(self, ended: runs.Start) -> None:
+    def _judge_last(self, ended: Start) -> None:
         """What is wrong with a run that was continued to its end."""
-        directory = runs.directory_of(self.logs)
+        directory = directory_of(self.logs)
         if ended.code in (exits.MISTAKE, exits.HELD) and "error:" in ended.said:
             self.refused = ended.said
         elif ended.code or directory is None:
             self.wrong.append(f"the last start ended with exit code {ended.code}: {ended.said[-1500:]}")
         else:
-            self.wrong += runs.differences(directory, self.whole)
+            self.wrong += differences(directory, self.whole)
 
 
 class PublishingAttempt(Attempt):
@@ -247,15 +249,15 @@ class PublishingAttempt(Attempt):
         super()._begin()
         shutil.copytree(self.states[0], self.results)
 
-    def _start(self, moment: Moment | None) -> runs.Start:
+    def _start(self, moment: Moment | None) -> Start:
         return self.bench.forks.start(PUBLISHING, self.bench.publisher(self.results), moment)
 
-    def _judge(self, moment: Moment, ended: runs.Start, before: tuple[int, int, int]) -> None:
-        found = contents(self.results / runs.NAME)
-        if found not in [contents(state / runs.NAME) for state in self.states]:
+    def _judge(self, moment: Moment, ended: Start, before: tuple[int, int, int]) -> None:
+        found = contents(self.results / NAME)
+        if found not in [contents(state / NAME) for state in self.states]:
             self.wrong.append(f"the folder is neither the old one nor the new: {sorted(found)}")
 
-    def _judge_last(self, ended: runs.Start) -> None:
+    def _judge_last(self, ended: Start) -> None:
         found, expected = contents(self.results), contents(self.states[1])
         different = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
         if ended.code or different:
@@ -276,7 +278,7 @@ def last_step(logs: Path) -> int:
 
 def phase_by_files(logs: Path) -> str:
     """The phase of a real process, as far as its files show it."""
-    directory = runs.directory_of(logs)
+    directory = directory_of(logs)
     if directory is None:
         return "import"
     if not last_step(logs):

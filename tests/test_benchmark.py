@@ -20,12 +20,13 @@ from depthlab.config.schema import TrainerConfig, as_dict
 from depthlab.config.spec import composed_values
 from depthlab.runs.build import build_data, build_module, build_network
 from depthlab.runs.run import run
-from depthlab_benchmarks import contact_steps
+from depthlab_benchmarks import contact_timing
 from depthlab_benchmarks.baseline import PilImages, build_loader, build_plain_network, build_transform
 from depthlab_benchmarks.captured import VARIANTS
 from depthlab_benchmarks.clock import Spans
+from depthlab_benchmarks.contact import Contact
+from depthlab_benchmarks.contact_checks import largest_difference
 from depthlab_benchmarks.contact_parts import as_overrides, sweeps
-from depthlab_benchmarks.contact_steps import Contact, largest_difference
 from depthlab_benchmarks.measure import Comparison, summarize
 from depthlab_benchmarks.recipe import write_config
 from depthlab_benchmarks.side_settings import describe_side
@@ -421,11 +422,11 @@ def test_what_a_part_had_measured_when_it_was_killed_is_kept(
 def test_what_cannot_be_profiled_keeps_its_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     graph = (None, lambda: 1 // 0)
     monkeypatch.setattr(
-        contact_steps, "_time", lambda *args: ({"ms": 1.0, "mib": 2.0, "nodes": 3, "first_seconds": 4.0}, graph)
+        contact_timing, "_time", lambda *args: ({"ms": 1.0, "mib": 2.0, "nodes": 3, "first_seconds": 4.0}, graph)
     )
-    monkeypatch.setattr(contact_steps, "longest_kernels", lambda replay: replay())
+    monkeypatch.setattr(contact_timing, "longest_kernels", lambda replay: replay())
     contact = Contact("timing", tmp_path, True)
-    contact_steps.timing(contact)
+    contact_timing.timing(contact)
     row = contact.found["rows"]["resnet8, captured"]
     assert row["ms"] == 1.0
     assert row["kernels_error"].startswith("ZeroDivisionError")

@@ -23,8 +23,9 @@ from depthlab.runs.run import run
 from .conftest import Command, Compose, load_script
 from .whole_runs import SMALL
 
-MOMENTS, RUNS, ATTEMPTS, TRIALS = (
-    load_script(f"scripts/{name}.py") for name in ("moments", "trial_runs", "trial_attempts", "kill_trials")
+MOMENTS, STARTS, RESULTS, ATTEMPTS, TRIALS = (
+    load_script(f"scripts/{name}.py")
+    for name in ("moments", "trial_starts", "trial_results", "trial_attempts", "kill_trials")
 )
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 
@@ -93,11 +94,11 @@ def test_the_trials_follow_from_the_seed_and_cover_every_phase_and_signal() -> N
 @pytest.fixture
 def forks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Forks of this process, which may have threads: what is tried here uses none."""
-    monkeypatch.setattr(RUNS, "_import", lambda names: None)
+    monkeypatch.setattr(STARTS, "_import", lambda names: None)
     handler = signal.getsignal(signal.SIGINT)
-    yield RUNS.Forks(tmp_path)
+    yield STARTS.Forks(tmp_path)
     signal.signal(signal.SIGINT, handler)
-    ctypes.CDLL(None).prctl(RUNS.PR_SET_CHILD_SUBREAPER, 0)
+    ctypes.CDLL(None).prctl(STARTS.PR_SET_CHILD_SUBREAPER, 0)
     gc.unfreeze()
 
 
@@ -123,7 +124,7 @@ def test_a_process_is_struck_in_the_phase_that_was_drawn(forks: Any, tmp_path: P
 
 @on_linux
 def test_a_process_that_is_left_is_found_and_ended(forks: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(RUNS, "SECONDS_TO_DIE", 0.3)
+    monkeypatch.setattr(STARTS, "SECONDS_TO_DIE", 0.3)
     pid_file = tmp_path / "pid"
 
     def leave(watch: Any) -> int:
@@ -143,10 +144,10 @@ def test_wrong_exit_codes_lost_records_and_lost_steps_are_seen(compose_config: C
     record = json.loads((directory / "record.json").read_text())
     (directory / "record.json").write_text(json.dumps({**record, "status": "running"}))
     cases = {
-        "exit code 0": (RUNS.Start(0, "", "steps", 12, 0, False), (0, 0, 0)),
-        "step 14 was taken": (RUNS.Start(75, "", "steps", 14, 0, False), (0, 0, 0)),
-        "were (18, 12, 1)": (RUNS.Start(75, "", "steps", 12, 0, False), (18, 12, 1)),
-        "": (RUNS.Start(75, "", "steps", 12, 0, False), (12, 6, 1)),
+        "exit code 0": (STARTS.Start(0, "", "steps", 12, 0, False), (0, 0, 0)),
+        "step 14 was taken": (STARTS.Start(75, "", "steps", 14, 0, False), (0, 0, 0)),
+        "were (18, 12, 1)": (STARTS.Start(75, "", "steps", 12, 0, False), (18, 12, 1)),
+        "": (STARTS.Start(75, "", "steps", 12, 0, False), (12, 6, 1)),
     }
     for expected, (ended, before) in cases.items():
         attempt.wrong.clear()
@@ -154,27 +155,27 @@ def test_wrong_exit_codes_lost_records_and_lost_steps_are_seen(compose_config: C
         assert len(attempt.wrong) == bool(expected), attempt.wrong
         assert expected in "".join(attempt.wrong)
     (directory / "record.json").write_text("{")
-    attempt._judge(stop, RUNS.Start(75, "", "steps", 12, 0, False), (0, 0, 0))
+    attempt._judge(stop, STARTS.Start(75, "", "steps", 12, 0, False), (0, 0, 0))
     assert "the record was lost" in attempt.wrong[-1]
 
 
 def test_a_run_equals_itself_and_any_other_weight_point_or_metric_is_a_difference(compose_config: Compose) -> None:
     whole, other = (run(compose_config(*SMALL, f"name={name}"), "").directory for name in ("a", "b"))
-    assert RUNS.differences(other, whole) == ()
+    assert RESULTS.differences(other, whole) == ()
     curve = (other / "metrics.csv").read_bytes()
     (other / "metrics.csv").write_bytes(curve + curve.splitlines(keepends=True)[-1])
-    assert RUNS.differences(other, whole) == ("metrics.csv",)
+    assert RESULTS.differences(other, whole) == ("metrics.csv",)
     (other / "metrics.csv").write_bytes(curve)
     assert array_names(other)
     change_an_array(other / "diagnostics" / f"{array_names(other)[0]}.npz", load_arrays(other, array_names(other)[0]))
-    assert RUNS.differences(other, whole) == ("diagnostics",)
+    assert RESULTS.differences(other, whole) == ("diagnostics",)
     change_a_weight(list_checkpoints(other)[0])
-    assert RUNS.differences(other, whole) == ("diagnostics", "network")
+    assert RESULTS.differences(other, whole) == ("diagnostics", "network")
     (other / ".record.json.1.tmp").write_text("")
-    assert "left .record.json.1.tmp" in RUNS.differences(other, whole)
+    assert "left .record.json.1.tmp" in RESULTS.differences(other, whole)
     record = (other / "record.json").read_text()
     (other / "record.json").write_text(record.replace('"train/loss"', '"train/lost"'))
-    assert "metrics" in RUNS.differences(other, whole)
+    assert "metrics" in RESULTS.differences(other, whole)
 
 
 def change_an_array(path: Path, arrays: dict[str, Any]) -> None:

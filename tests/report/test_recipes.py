@@ -18,7 +18,8 @@ from depthlab.report.core.document import Section
 from depthlab.report.core.groups import find_settings, group_runs
 from depthlab.report.core.margin import declared_margin, declares
 from depthlab.report.core.search_section import search_sections
-from depthlab.report.depth_study.best_rate import find_families, rate_sections, slope
+from depthlab.report.depth_study.best_rate import rate_sections
+from depthlab.report.depth_study.rate_families import find_families, slope
 from depthlab.report.report import make_report
 
 from .synthetic import write_run

@@ -20,8 +20,8 @@ from depthlab.config.registry import components, presets
 from depthlab.config.schema import TrainConfig
 from depthlab.errors import InputError
 from depthlab.runs.build import build_data, build_network
-from depthlab.runs.defects import growth_defects
 from depthlab.runs.diagnose import Diagnosis, Sample, diagnose, diagnose_model
+from depthlab.runs.gradient_defects import growth_defects
 from depthlab.runs.run import run
 
 from ..conftest import Compose, compose_tree

@@ -6,61 +6,31 @@ whether its rate was tuned; this says which rate was best at each depth, and wha
 
 from __future__ import annotations
 
-import math
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 from depthlab.report.core import style
 from depthlab.report.core.document import Finding, Section
-from depthlab.report.core.figures import Figure
-from depthlab.report.core.groups import LOST, Group
+from depthlab.report.core.groups import Group
 from depthlab.report.core.margin import declares
-from depthlab.report.core.statistics import Difference, Sample, combine, summarize
+from depthlab.report.core.statistics import Difference, combine, summarize
 from depthlab.report.core.table import Table
+from depthlab.report.depth_study.rate_families import (
+    FEWEST_DEPTHS,
+    Depth,
+    Family,
+    find_families,
+    slope,
+    slope_weights,
+)
+from depthlab.report.depth_study.rate_figure import rate_figure
 
-RATE = "optimizer.lr"
 CLAIM = "best rate"  # as an experiment's file names it
-FEWEST_RATES, FEWEST_DEPTHS = 3, 2
 NOTE = (
     "The best rate of a seed is the one with the lowest error among the rates that were run; where several have that "
     "error, their geometric mean. Trends are slopes of its logarithm over the logarithm of the depth, with 95 % "
     "intervals whose standard deviations are at least those of rounding to the rates."
 )
-
-
-@dataclass(frozen=True)
-class Depth:
-    """One depth of one kind of network.
-
-    Args:
-        depth: weighted layers.
-        groups: by rate, in ascending order.
-        best: for each repetition log10 of its best rate, as a sample.
-        at_edge: how many repetitions are best at the lowest or highest rate.
-        learned: whether some rate leaves the error clearly below chance.
-    """
-
-    depth: int
-    groups: Mapping[float, Group]
-    best: Sample
-    at_edge: int
-    learned: bool
-
-
-@dataclass(frozen=True)
-class Family:
-    """The depths of one kind of network under one recipe."""
-
-    kind: str
-    key: str
-    depths: tuple[Depth, ...]
-
-    @property
-    def judged(self) -> list[Depth]:
-        """The depths at which a best rate means something."""
-        return [each for each in self.depths if each.learned]
 
 
 def rate_sections(groups: Sequence[Group], declared: bool | None = None) -> list[Section]:
@@ -80,7 +50,7 @@ def rate_sections(groups: Sequence[Group], declared: bool | None = None) -> list
     findings += _difference_finding(families)
     explored = [] if declared else [f"Exploratory, {f.title[0].lower()}{f.title[1:]}: {f.text}" for f in findings]
     with style.look():
-        figure = _figure(families)
+        figure = rate_figure(families)
     return [
         Section(
             "Best learning rate against depth",
@@ -101,60 +71,6 @@ def _unlearned(families: Sequence[Family]) -> list[str]:
         for each in family.depths
         if not each.learned
     ]
-
-
-def find_families(groups: Sequence[Group]) -> list[Family]:
-    """The kinds of networks with three or more rates at two or more depths of one recipe."""
-    parts: dict[tuple[Any, ...], dict[int, dict[float, Group]]] = {}
-    for group in groups:
-        rate = group.config.get(RATE)
-        if group.depth and isinstance(rate, int | float) and rate > 0:
-            apart = tuple(item for item in group.recipe_apart_from_depth if item[0] != RATE)
-            parts.setdefault((group.kind, apart), {}).setdefault(group.depth, {})[float(rate)] = group
-    families = []
-    for (kind, _), depths in parts.items():
-        members = [group for rates in depths.values() for group in rates.values()]
-        primary = members[0].task.primary
-        key = f"val/{primary}" if all(group.values(f"val/{primary}") for group in members) else f"train/{primary}"
-        found = [_depth(depth, rates, key) for depth, rates in sorted(depths.items()) if len(rates) >= FEWEST_RATES]
-        whole = tuple(each for each in found if each.best.values)
-        if len(whole) >= FEWEST_DEPTHS:
-            families.append(Family(kind, key, whole))
-    return sorted(families, key=lambda family: family.kind != "plain")
-
-
-def _depth(depth: int, rates: Mapping[float, Group], key: str) -> Depth:
-    ordered = dict(sorted(rates.items()))
-    metric = next(iter(ordered.values())).metric(key)
-    errors = {
-        rate: {rep: metric.shortfall(value) for rep, value in group.values(key).items()}
-        for rate, group in ordered.items()
-    }
-    everywhere = set.intersection(*(set(values) for values in errors.values()))
-    best = {}
-    for repetition in sorted(everywhere):
-        lowest = min(values[repetition] for values in errors.values())
-        equal = [math.log10(rate) for rate, values in errors.items() if values[repetition] == lowest]
-        best[repetition] = statistics.fmean(equal)
-    ends = math.log10(min(errors)), math.log10(max(errors))
-    step = (ends[1] - ends[0]) / (len(errors) - 1)
-    means = [statistics.fmean(values.values()) for values in errors.values() if values]
-    chance = None if metric.chance is None else metric.shortfall(metric.chance)
-    learned = bool(means) and (chance is None or min(means) < LOST * chance)
-    at_edge = sum(value in ends for value in best.values())
-    return Depth(depth, ordered, Sample(best, floor=step / math.sqrt(12)), at_edge, learned)
-
-
-def slope(depths: Sequence[Depth]) -> Difference:
-    """Decades of the best rate a doubling of depth, over the means of the depths."""
-    return combine([each.best for each in depths], _weights(depths))
-
-
-def _weights(depths: Sequence[Depth]) -> list[float]:
-    places = [math.log2(each.depth) for each in depths]
-    middle = statistics.fmean(places)
-    scale = math.fsum((place - middle) ** 2 for place in places)
-    return [(place - middle) / scale for place in places]
 
 
 def _trend_finding(family: Family) -> Finding:
@@ -182,7 +98,7 @@ def _difference_finding(families: Sequence[Family]) -> list[Finding]:
     first, second = ([each for each in family.judged if each.depth in shared] for family in (plain, other))
     if len(shared) < FEWEST_DEPTHS:
         return []
-    weights = _weights(first)
+    weights = slope_weights(first)
     between = combine([each.best for each in (*first, *second)], [*weights, *(-weight for weight in weights)])
     low = between.interval
     word = "not shown to differ" if low is None or low[0] <= 0 <= low[1] else "differ"
@@ -246,64 +162,3 @@ def _lowest(each: Depth, key: str) -> tuple[float, str]:
     }
     best = min(means.values(), key=metric.shortfall)
     return best, ", ".join(f"{rate:g}" for rate, mean in means.items() if mean == best)
-
-
-def _figure(families: Sequence[Family]) -> Figure:
-    """Best rate against depth; beside it error against rate for each kind."""
-    drawing, axes = style.new_figure(1, 1 + len(families), 3.6 * (1 + len(families)), 3.6)
-    kinds = [family.kind for family in families]
-    for idx, family in enumerate(families):
-        _draw_best(axes[0][0], family, style.kind_colour(family.kind, kinds), 1 + 0.08 * (idx - (len(kinds) - 1) / 2))
-        _draw_errors(axes[0][1 + idx], family)
-    depths = sorted({each.depth for family in families for each in family.depths})
-    axes[0][0].set_xscale("log")
-    axes[0][0].set_yscale("log")
-    axes[0][0].set_xticks(depths, [str(depth) for depth in depths])
-    rates = sorted({rate for family in families for each in family.depths for rate in each.groups})
-    axes[0][0].set_yticks(rates, [f"{rate:g}" for rate in rates])
-    axes[0][0].minorticks_off()
-    axes[0][0].set_xlabel("depth (weighted layers)")
-    axes[0][0].set_ylabel("best learning rate")
-    style.legend_below(axes[0][0], gap=0.16, columns=2)
-    caption = (
-        "Left: the best rate of each seed (small points) and their geometric mean with its 95 % interval, against "
-        "depth. Right: error against the rate, a line through the means of each depth, and each run as a point; "
-        "diverged runs count at chance."
-    )
-    return Figure("best_rate", "Best learning rate against depth", caption, drawing)
-
-
-def _draw_best(axis: Any, family: Family, colour: str, shift: float) -> None:
-    depths = family.judged
-    residual = family.kind != "plain"
-    means = [10**each.best.mean for each in depths]
-    face = colour if residual else "white"
-    places = [each.depth * shift for each in depths]
-    axis.plot(places, means, style.dashes(residual), marker="o", color=colour, mfc=face, label=family.kind, zorder=3)
-    for place, each in zip(places, depths, strict=True):
-        values = [10**value for value in each.best.values.values()]
-        axis.plot([place * 1.035] * len(values), values, ".", color=colour, ms=4)
-        summary = summarize(each.best)
-        if summary.n > 2 and summary.low is not None and summary.high is not None:
-            axis.plot([place] * 2, [10**summary.low, 10**summary.high], color=colour, lw=1.1, marker="_", zorder=2)
-
-
-def _draw_errors(axis: Any, family: Family) -> None:
-    for idx, each in enumerate(family.depths):
-        rates = [rate for rate, group in each.groups.items() if group.values(family.key)]
-        means = [statistics.fmean(each.groups[rate].values(family.key).values()) for rate in rates]
-        look = {"color": style.COLOURS[idx % len(style.COLOURS)], "marker": style.MARKERS[idx % len(style.MARKERS)]}
-        axis.plot(rates, means, style.dashes(family.kind != "plain"), ms=4, label=str(each.depth), **look)
-        for rate in rates:
-            values = list(each.groups[rate].values(family.key).values())
-            axis.plot([rate * (1.05 + 0.03 * idx)] * len(values), values, ".", color=look["color"], ms=3)
-    group = next(iter(family.depths[0].groups.values()))
-    rates = sorted({rate for each in family.depths for rate in each.groups})
-    axis.set_xscale("log")
-    axis.set_xticks(rates, [f"{rate:g}" for rate in rates])
-    axis.minorticks_off()
-    axis.set_ylim(bottom=0)
-    axis.set_xlabel("learning rate")
-    axis.set_ylabel(group.task.heading(family.key))
-    axis.set_title(family.kind)
-    axis.legend(title="depth", loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
