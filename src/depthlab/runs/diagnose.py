@@ -26,7 +26,7 @@ from depthlab.runs.describe import describe_network
 from depthlab.runs.forward_defects import Trace, trace, traced_defects
 from depthlab.runs.gradient_defects import gradient_defects, growth_defects
 from depthlab.runs.gradient_flow import gradient_summary, gradients_of, tensor_rows
-from depthlab.runs.network_speed import speed_rows
+from depthlab.runs.network_speed import Compared, speed_rows
 from depthlab.runs.separate_streams import additivity_defects, stream_scores
 from depthlab.training.callbacks.gradient_norms import PROBE_IMAGES
 from depthlab.training.module import SupervisedModule
@@ -45,14 +45,6 @@ class Sample:
     targets: Tensor
     num_outputs: int
     data: str = ""
-
-
-@dataclass(frozen=True)
-class Compared:
-    """Another network on the same images, for the table of speed and memory."""
-
-    name: str
-    network: nn.Module
 
 
 @dataclass
@@ -151,8 +143,8 @@ def diagnose(
         if found.streams is not None and not found.defects:
             found.defects += additivity_defects(found.streams)
         watch("speed")
-        other = {against.name: against.network} if against else {}
-        found.speed = speed_rows({config.model.name: network, **other}, subject)
+        own = Compared(config.model.name, network, found.network["num_macs"])
+        found.speed = speed_rows([own, *([against] if against else [])], subject)
     return found
 
 
@@ -166,7 +158,7 @@ def _copied(network: nn.Module) -> nn.Module:
 def _compared(config: TrainConfig, network: nn.Module, images: Tensor) -> Compared:
     channels, height, width = _size(images)
     described = describe_network(config, network, ImageSpec(height, width, channels))  # raises InputError early
-    return Compared(described["name"], network)
+    return Compared(described["name"], network, described["num_macs"])
 
 
 def _describe(network: nn.Module, config: TrainConfig, sample: Sample) -> dict[str, Any]:

@@ -5,22 +5,33 @@ from __future__ import annotations
 import copy
 import statistics
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from depthlab.models import count_macs, count_params
+from depthlab.models import count_params
 from depthlab.models.counts import count_kept_bytes
 from depthlab.runs.defects import Subject
 
 TURNS = 5  # of timing; the median counts
 
 
-def speed_rows(networks: dict[str, nn.Module], subject: Subject) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Compared:
+    """A network for the table of speed and memory, and its multiply-adds for one image."""
+
+    name: str
+    network: nn.Module
+    num_macs: int
+
+
+def speed_rows(compared: Sequence[Compared], subject: Subject) -> list[dict[str, Any]]:
     """Milliseconds and MiB of each network for the batch, measured in turns."""
-    channels, height, width = subject.images.shape[1:]
-    copies = {name: copy.deepcopy(network).train() for name, network in networks.items()}
+    copies = {each.name: copy.deepcopy(each.network).train() for each in compared}
+    num_macs = {each.name: each.num_macs for each in compared}
     forward: dict[str, list[float]] = {name: [] for name in copies}
     whole: dict[str, list[float]] = {name: [] for name in copies}
     for turn in range(TURNS + 1):
@@ -37,7 +48,7 @@ def speed_rows(networks: dict[str, nn.Module], subject: Subject) -> list[dict[st
         {
             "network": name,
             "num_params": count_params(network),
-            "num_macs": count_macs(network, (channels, height, width)),
+            "num_macs": num_macs[name],
             "forward_ms": statistics.median(forward[name]),
             "step_ms": statistics.median(whole[name]),
             "params_mib": sum(each.nbytes for each in network.parameters()) / 2**20,
