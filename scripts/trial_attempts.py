@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from moments import Moment, Watch
-from trial_results import differences, directory_of, progress
-from trial_runs import NAME, act_as_job, act_as_publisher, compose, freeze
+from trial_runs import NAME, act_as_job, act_as_publisher, compose, differences, directory_of, freeze, progress
 from trial_starts import Forks, Start, cpu_seconds, handles_signals, start_process
 
 from depthlab.errors import InputError

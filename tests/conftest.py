@@ -21,6 +21,7 @@ from omegaconf import OmegaConf
 from depthlab.config.check import check
 from depthlab.config.registry import components, groups
 from depthlab.config.schema import TrainConfig
+from depthlab.report.core.style import SETTINGS
 
 from .warm import Warm
 
@@ -90,6 +91,18 @@ def files_parsed_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FileConfigSource, "load_config", load_once)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def coarse_figures() -> Iterator[None]:
+    """Write the figures of reports made in this process with fewer pixels, and without subsets of TrueType fonts.
+
+    Nobody looks at them, and the two take half of the time of a report.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("depthlab.report.core.style.DPI", 30)
+        patch.setitem(SETTINGS, "pdf.fonttype", 3)
         yield
 
 

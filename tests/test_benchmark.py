@@ -24,9 +24,9 @@ from depthlab_benchmarks import contact_timing
 from depthlab_benchmarks.baseline import PilImages, build_loader, build_plain_network, build_transform
 from depthlab_benchmarks.captured import VARIANTS
 from depthlab_benchmarks.clock import Spans
-from depthlab_benchmarks.contact import Contact
 from depthlab_benchmarks.contact_checks import largest_difference
 from depthlab_benchmarks.contact_parts import as_overrides, sweeps
+from depthlab_benchmarks.contact_timing import Contact
 from depthlab_benchmarks.measure import Comparison, summarize
 from depthlab_benchmarks.recipe import write_config
 from depthlab_benchmarks.side_settings import describe_side

@@ -23,9 +23,9 @@ from depthlab.runs.run import run
 from .conftest import Command, Compose, load_script
 from .whole_runs import SMALL
 
-MOMENTS, STARTS, RESULTS, ATTEMPTS, TRIALS = (
+MOMENTS, STARTS, RUNS, ATTEMPTS, TRIALS = (
     load_script(f"scripts/{name}.py")
-    for name in ("moments", "trial_starts", "trial_results", "trial_attempts", "kill_trials")
+    for name in ("moments", "trial_starts", "trial_runs", "trial_attempts", "kill_trials")
 )
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 
@@ -161,21 +161,21 @@ def test_wrong_exit_codes_lost_records_and_lost_steps_are_seen(compose_config: C
 
 def test_a_run_equals_itself_and_any_other_weight_point_or_metric_is_a_difference(compose_config: Compose) -> None:
     whole, other = (run(compose_config(*SMALL, f"name={name}"), "").directory for name in ("a", "b"))
-    assert RESULTS.differences(other, whole) == ()
+    assert RUNS.differences(other, whole) == ()
     curve = (other / "metrics.csv").read_bytes()
     (other / "metrics.csv").write_bytes(curve + curve.splitlines(keepends=True)[-1])
-    assert RESULTS.differences(other, whole) == ("metrics.csv",)
+    assert RUNS.differences(other, whole) == ("metrics.csv",)
     (other / "metrics.csv").write_bytes(curve)
     assert array_names(other)
     change_an_array(other / "diagnostics" / f"{array_names(other)[0]}.npz", load_arrays(other, array_names(other)[0]))
-    assert RESULTS.differences(other, whole) == ("diagnostics",)
+    assert RUNS.differences(other, whole) == ("diagnostics",)
     change_a_weight(list_checkpoints(other)[0])
-    assert RESULTS.differences(other, whole) == ("diagnostics", "network")
+    assert RUNS.differences(other, whole) == ("diagnostics", "network")
     (other / ".record.json.1.tmp").write_text("")
-    assert "left .record.json.1.tmp" in RESULTS.differences(other, whole)
+    assert "left .record.json.1.tmp" in RUNS.differences(other, whole)
     record = (other / "record.json").read_text()
     (other / "record.json").write_text(record.replace('"train/loss"', '"train/lost"'))
-    assert "metrics" in RESULTS.differences(other, whole)
+    assert "metrics" in RUNS.differences(other, whole)
 
 
 def change_an_array(path: Path, arrays: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The list of planted faults fits the code: each can be planted, and leaves Python that parses."""
+"""Planted faults and mutants fit the code: each can be planted, changes what it says, and leaves Python that parses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from .conftest import ROOT, load_script
 
-SCRIPT = load_script("scripts/planted_faults.py")
+SCRIPT, MUTATE = (load_script(f"scripts/{name}.py") for name in ("planted_faults", "mutate"))
 FAULTS: list[Any] = SCRIPT.read_faults()
 
 SOURCE = """
@@ -80,3 +80,42 @@ def test_a_copy_imports_its_own_code_and_not_the_installed_one(tmp_path: Path) -
     )
     assert SCRIPT.first_failure(tree, ["tests/test_place.py"]) == "tests/test_place.py::test_fails"
     assert SCRIPT.first_failure(tree, ["tests/test_place.py::test_place"]) is None
+
+
+MUTATED = b'''"""A module."""
+def f(x: int = 3) -> bool:
+    """A docstring."""
+    print("\xc3\xa4", x)
+    if not x < 2 and x + 1 == 4:
+        raise ValueError
+    return True if x else x is None
+'''
+
+
+def test_every_kind_of_change_is_made_once() -> None:
+    changes = {" ".join(mutant.new.split()) for mutant in MUTATE.mutants_of("f.py", MUTATED)}
+    assert changes >= {"pass", "4", "(not x < 2 or x + 1 == 4)", "(x < 2)", "(x <= 2)", "(x - 1)", "(x + 1 != 4)"}
+    assert changes >= {"False", "return None", "(x is not None)", "(x is None if x else True)"}
+
+
+def test_each_mutant_is_python_and_differs() -> None:
+    before = ast.dump(ast.parse(MUTATED))
+    for mutant in MUTATE.mutants_of("f.py", MUTATED):
+        assert ast.dump(ast.parse(mutant.applied(MUTATED))) != before
+
+
+def test_the_draw_follows_its_seed_and_stays_in_the_rooms() -> None:
+    first, again, other = (MUTATE.draw(30, seed) for seed in (1, 1, 2))
+    assert first == again != other
+    assert {mutant.file.split("/")[0] for mutant in first} <= set(MUTATE.ROOMS)
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("data/splits.py", ["tests/data/test_splits.py", "tests/data"]),
+        ("training/callbacks/progress.py", ["tests/training/test_progress.py", "tests/training"]),
+    ],
+)
+def test_the_nearest_tests_come_first(file: str, expected: list[str]) -> None:
+    assert MUTATE.Mutant(file, 1, 0, 1, "a", "b").nearest_tests(ROOT) == expected

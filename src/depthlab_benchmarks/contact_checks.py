@@ -17,7 +17,7 @@ from torch import Tensor
 from depthlab.records.record import read_record
 from depthlab.runs.build import build_data
 from depthlab_benchmarks.captured import VARIANTS, Bench, differences
-from depthlab_benchmarks.contact import WAYS, Contact, bench_of
+from depthlab_benchmarks.contact_timing import WAYS, Contact, bench_of
 
 STEPS = 8
 LOSS_TOLERANCE = 0.02  # relative, of losses in bf16 or compiled

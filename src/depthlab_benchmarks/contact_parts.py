@@ -22,9 +22,8 @@ from depthlab.records.record import read_record
 from depthlab.runs.build import build_data
 from depthlab.sweeps.mps import MpsDaemons
 from depthlab_benchmarks.captured import graphs_on_cpu
-from depthlab_benchmarks.contact import Contact
 from depthlab_benchmarks.contact_checks import correctness, waiting
-from depthlab_benchmarks.contact_timing import timing
+from depthlab_benchmarks.contact_timing import Contact, timing
 from depthlab_benchmarks.recipe import TRAIN
 
 

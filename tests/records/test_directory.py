@@ -29,8 +29,6 @@ CLAIM_AT_ONCE = """
 import os, sys, time
 from pathlib import Path
 from depthlab.records.directory import Held, claim
-
-from ..conftest import slowly
 count, hold_seconds = int(sys.argv[3]), float(sys.argv[4])
 start = time.monotonic() + 0.3
 for child in range(count):

@@ -42,7 +42,11 @@ def test_what_may_not_be_published_leaves_nothing(tmp_path: Path, capsys: pytest
     assert main([str(tmp_path / "x"), "--results", str(tmp_path / "results")]) == 2
     assert "--allow-dirty" in capsys.readouterr().err
     assert not (tmp_path / "results").exists()
+    (tmp_path / "results").mkdir()
+    for name in (".manifest.json.123.tmp", ".HISTORY.md.123.tmp"):  # of a publication that was killed
+        (tmp_path / "results" / name).touch()
     assert main([str(tmp_path / "x"), "--results", str(tmp_path / "results"), "--allow-dirty"]) == 0
+    assert {path.name for path in (tmp_path / "results").iterdir()} == {"x", "manifest.json", "HISTORY.md"}
     assert "4 of 4 records are of source that differed" in (tmp_path / "results" / "x" / "README.md").read_text()
 
 

@@ -14,7 +14,7 @@ from depthlab.commands.status import main
 from depthlab.records.publishing import publish
 
 from ..report.synthetic import write_run
-from .test_metrics import REGRESSION
+from .test_record import REGRESSION
 
 STATUS_SECONDS = 10
 

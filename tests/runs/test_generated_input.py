@@ -31,7 +31,6 @@ from depthlab.errors import InputError
 from depthlab.records.checkpoints import list_checkpoints
 from depthlab.records.publishing import publish as copy_runs
 from depthlab.records.record import find_records, read_record
-from depthlab.report.core import style
 from depthlab.runs.evaluate import load_run
 from depthlab.runs.run import run
 
@@ -337,8 +336,7 @@ def _load(directory: Path, altered: str) -> None:
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("part", range(4))
-def test_a_thousand_files(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: int) -> None:
-    monkeypatch.setattr(style, "DPI", 30)
+def test_a_thousand_files(finished: Path, tmp_path: Path, part: int) -> None:
     logs = tmp_path / "logs"
     for number in range(250):
         draw = random.Random(1000 * part + number)  # one of its own: how long a record is differs from run to run

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from depthlab.config.program import command_words
 from depthlab.errors import InputError
-from depthlab.records.atomic_files import STAGING, replacing_folder
+from depthlab.records.atomic_files import STAGING, remove_leftovers, replacing_folder
 from depthlab.records.provenance import note_publication, write_manifest
 from depthlab.records.published_pages import README, tidy_pages
 from depthlab.records.publishing import publish
@@ -36,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for folder in options.folders:
             _publish(folder, options)
+        remove_leftovers(options.results)
         write_manifest(options.results)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
