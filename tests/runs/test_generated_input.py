@@ -23,6 +23,7 @@ import torch
 from PIL import Image
 
 from depthlab.commands import data, evaluate, publish, report, status
+from depthlab.config import hydra_keys
 from depthlab.config.check import check
 from depthlab.config.identity import find_key, flatten
 from depthlab.config.schema import as_dict
@@ -115,6 +116,22 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 # --- command lines ---
 
+
+@pytest.fixture
+def own_files_composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a line without keys of `hydra` is compared with is composed once; it is the same for all of them."""
+    compose, composed = hydra_keys._compose, []
+
+    def once(loader: Any, overrides: Sequence[Any]) -> Any:
+        if overrides:
+            return compose(loader, overrides)
+        if not composed:
+            composed.append(compose(loader, overrides))
+        return composed[0]
+
+    monkeypatch.setattr(hydra_keys, "_compose", once)
+
+
 FLAT = flatten(compose_tree(*SHORT))
 NUMBERS = sorted(key for key, value in FLAT.items() if isinstance(value, int | float) and find_key(key, FLAT))
 HUGE: Words = (
@@ -201,6 +218,7 @@ def command_line(draw: random.Random) -> tuple[list[str], bool]:
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.usefixtures("own_files_composed_once")
 def test_a_thousand_command_lines(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     draw, logs, before = random.Random(1), finished.parent.parent, contents(finished.parent.parent)
