@@ -98,6 +98,7 @@ FITTING = {
     "scratch_vs_transfer": DIGITS,
     "restore_digits": RESTORING[1:2],
 }
+FITTING["cifar10_depth_16k"] = ("model=dense",)  # it compiles the network, and this one has few kernels
 FITTING["mnist_depth"] = ("data.images_per_class=20", "data.val_size=20")  # there are fewer digits
 # Deep networks take seconds for two steps, and so do those of ten million values; 1,202 layers half a minute. Of like
 # networks one is enough each time.
