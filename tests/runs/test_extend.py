@@ -82,6 +82,7 @@ def test_a_run_that_is_extended_equals_the_longer_run_bit_for_bit(
     assert (parent / "record.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_an_extension_that_was_cut_short_goes_on_and_keeps_its_parent(compose_config: Compose) -> None:
     parent = run(compose_config(*LENGTH), "").directory
     config = prepare_extension(parent, LONG, "first")

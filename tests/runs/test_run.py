@@ -95,7 +95,7 @@ def test_rerun_moves_the_old_run_aside_and_repeats_it(compose_config: Compose) -
     assert same_weights(first, aside)
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("precision", ["bf16-mixed", *slowly("32-true")])
 def test_one_seed_gives_one_result_bit_for_bit(
     compose_config: Compose, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,7 +108,7 @@ def test_one_seed_gives_one_result_bit_for_bit(
     assert results(runs[0]) == results(runs[1])
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("precision", ["bf16-mixed", *slowly("32-true")])
 @pytest.mark.parametrize("stop_at", [7, *slowly(2, 6)])
 def test_a_continued_run_ends_as_if_it_had_never_stopped(
     compose_config: Compose,

@@ -120,7 +120,7 @@ def assert_stopped_and_goes_on(
     assert results(directory) == results(whole)
 
 
-OFTEN = [("ordinary", moment) for moment in ("first batch", "test", "before the record")]
+OFTEN = [("ordinary", moment) for moment in ("test", "before the record")]
 PLACES = [
     pytest.param(kind, moment, marks=[] if (kind, moment) in OFTEN or moment == "batch" else [pytest.mark.slow])
     for kind in KINDS
@@ -381,7 +381,7 @@ sys.exit({call})
 
 
 @pytest.mark.parametrize("error", ["UnboundLocalError", "OSError", "InputError"])
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGUSR2"])
+@pytest.mark.parametrize("name", ["SIGTERM", *slowly("SIGUSR1", "SIGUSR2")])
 @pytest.mark.parametrize("call", ["converting({})", "process.perform({}, 'command')"])
 def test_a_library_that_makes_an_error_of_a_signal_is_not_believed(call: str, name: str, error: str) -> None:
     program = CONVERTED.format(call=call, name=name, error=error)

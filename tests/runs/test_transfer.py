@@ -169,6 +169,7 @@ def test_recomputation_is_the_same_run_to_the_bit(compose_config: Compose) -> No
     assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
+@pytest.mark.slow
 def test_brightness_follows_the_normalisation_of_the_data(
     compose_config: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -218,6 +218,7 @@ def test_a_killed_search_repeats_no_finished_run_and_ends_as_if_it_had_never_sto
     assert sum(started.values()) - len(started) <= 2  # the runs that a kill cut began again, and no others
 
 
+@pytest.mark.slow
 def test_what_a_kill_leaves_of_the_journal_is_repaired_and_other_damage_is_named(tmp_path):
     assert search(tmp_path, trials=2, seeds=1) == 0
     (journal,) = tmp_path.glob("stubs/sweep/search-*/search.journal")
@@ -232,6 +233,7 @@ def test_what_a_kill_leaves_of_the_journal_is_repaired_and_other_damage_is_named
         search(tmp_path, trials=3, seeds=1)
 
 
+@pytest.mark.slow
 def test_choices_are_tried_and_those_that_were_run_are_not_run_again(tmp_path):
     assert search(tmp_path, "optimizer.lr=0.01,0.1,0.3", trials=9, seeds=1) == 0
     result = found(tmp_path)
@@ -332,9 +334,21 @@ def test_the_objective_is_a_validation_metric(compose_config, overrides, objecti
         ("-m hydra/sweeper=search optimizer.lr=interval(0.1,1) hydra/launcher=slurm", "Leave hydra/launcher=pool"),
         ("-m hydra/sweeper=search optimizer.lr=interval(0.1,1) search.trials=0", "search.trials=0"),
         ("-m hydra/sweeper=search optimizer.lr=interval(0.1,1) search.pruner=medain", "Did you mean median"),
-        ("-m hydra/sweeper=search optimizer.lr=interval(-1,1) data=digits", "optimizer.lr=-1.0: must be greater than"),
-        ("-m hydra/sweeper=search data.batch_size=interval(1,9) data=digits", "data.batch_size"),
-        ("-m hydra/sweeper=search experiment=quickstart model=plain20", "a search needs a key with bounds"),
+        pytest.param(
+            "-m hydra/sweeper=search optimizer.lr=interval(-1,1) data=digits",
+            "optimizer.lr=-1.0: must be greater than",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "-m hydra/sweeper=search data.batch_size=interval(1,9) data=digits",
+            "data.batch_size",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "-m hydra/sweeper=search experiment=quickstart model=plain20",
+            "a search needs a key with bounds",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_search_that_cannot_be_is_refused_in_a_few_lines(line, reason, tmp_path):

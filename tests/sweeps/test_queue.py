@@ -97,6 +97,7 @@ def test_a_job_whose_record_is_not_finished_has_failed_whatever_its_exit_code(lo
     assert "ended well, but its record says running" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_retries_use_the_same_directory(logs):
     logs.plan({1: {"code": 1, "fails": 2}})
     assert sweep(logs.path, *seeds(1, 2), retries=2) == 0
@@ -116,6 +117,7 @@ def test_mistakes_are_not_tried_again(logs):
     assert logs.seeds("start") == [1]
 
 
+@pytest.mark.slow
 def test_on_error_stop_starts_no_more(logs):
     logs.plan({1: {"code": 1, "seconds": 0.1}, 2: {"seconds": 0.5}, 3: {}, 4: {}})
     assert sweep(logs.path, *seeds(1, 2, 3, 4), on_error="stop") == 1

@@ -45,6 +45,7 @@ def test_ctrl_c_once_lets_running_jobs_write_a_checkpoint_and_starts_no_others(l
     assert none_alive(logs)
 
 
+@pytest.mark.slow
 def test_sigterm_says_that_the_same_command_continues(logs):
     launcher = start_two_of_four(logs, saving=0.5)
     launcher.send_signal(signal.SIGTERM)
@@ -115,6 +116,7 @@ def test_a_killed_job_takes_its_processes_along_and_fails_alone(logs):
     assert none_alive(logs)
 
 
+@pytest.mark.slow
 def test_what_a_job_leaves_behind_is_killed_when_it_ends(logs):
     logs.plan({0: {"child": True, "detached": True}})
     launcher = start_sweep(logs.path, *seeds(0))
@@ -123,6 +125,7 @@ def test_what_a_job_leaves_behind_is_killed_when_it_ends(logs):
     assert none_alive(logs)
 
 
+@pytest.mark.slow
 def test_the_same_command_continues_what_was_stopped(logs):
     launcher = start_two_of_four(logs)
     launcher.send_signal(signal.SIGINT)

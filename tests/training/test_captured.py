@@ -41,6 +41,15 @@ from ..conftest import Compose
 from ..whole_runs import SMALL, allow_bf16, results, same_weights, stop_after, weights
 
 STEPS = 8
+FAST = (
+    "sgd",
+    "adamw",
+    "mixup",
+    "dropout",
+    "activation checkpointing",
+    "bf16, clipping",
+    "regression",
+)  # of the variants
 BASE = ("data=digits", "data.batch_size=16", "model=resnet20", "model.depth=8", "trainer=cpu")
 FP32 = "trainer.precision=32-true"
 
@@ -58,7 +67,13 @@ def after(config: TrainConfig, captured: bool, steps: int = STEPS) -> dict[str, 
     return bench.state()
 
 
-@pytest.mark.parametrize("overrides", VARIANTS.values(), ids=VARIANTS.keys())
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        pytest.param(overrides, id=name, marks=[] if name in FAST else [pytest.mark.slow])
+        for name, overrides in VARIANTS.items()
+    ],
+)
 def test_captured_steps_equal_ordinary_ones_bit_for_bit(
     compose_config: Compose, monkeypatch: pytest.MonkeyPatch, overrides: tuple[str, ...]
 ) -> None:

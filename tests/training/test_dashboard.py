@@ -116,6 +116,7 @@ def test_histograms_hold_each_layer_of_a_stage(compose_config: Compose) -> None:
         assert point.histogram_value.max == pytest.approx(norms.max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [10, *slowly(8, 12)])
 def test_a_continuation_writes_nothing_twice(
     compose_config: Compose, monkeypatch: pytest.MonkeyPatch, step: int

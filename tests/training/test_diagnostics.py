@@ -174,6 +174,7 @@ def test_a_continuation_forgets_the_probes_after_its_step(tmp_path: Path) -> Non
     assert list(callback.series) == [0, 4]
 
 
+@pytest.mark.slow
 def test_a_run_that_lost_its_only_checkpoint_begins_the_series_anew(compose_config: Compose) -> None:
     directory = run(compose_config(*SMALL), "").directory
     before = load_arrays(directory, "gradients")
@@ -186,6 +187,7 @@ def test_a_run_that_lost_its_only_checkpoint_begins_the_series_anew(compose_conf
     assert np.array_equal(before["norm"], after["norm"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["bytes", "shape"])
 def test_a_damaged_series_costs_its_own_measurements_alone(
     compose_config: Compose, capsys: pytest.CaptureFixture[str], damage: str
