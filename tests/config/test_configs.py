@@ -110,7 +110,7 @@ FEW = ("data.images_per_class=20", "data.val_size=20", "data.batch_size=8")
 
 
 def is_slow(group: str, option: str) -> bool:
-    return group == "experiment" or (group == "model" and not option.endswith(SMALL))
+    return group not in ("model", "data", "task", "optimizer") or (group == "model" and not option.endswith(SMALL))
 
 
 RUNNABLE = [

@@ -44,6 +44,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
     return make_report([root / "sweep"], root / "out")
 
 
+@pytest.mark.slow
 def test_a_regression_gets_the_generic_report(report: Report) -> None:
     page = report.markdown.read_text()
     for word in ("Findings", "published", "paper", "chance of", "error (%)", "steps to 50 %", "nan"):

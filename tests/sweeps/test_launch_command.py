@@ -360,6 +360,7 @@ def test_a_search_that_cannot_be_is_refused_in_a_few_lines(line, reason, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_dry_search_says_what_it_would_do(tmp_path):
     line = "-m hydra/sweeper=search data=digits model=plain20,resnet20 dry_run=true search.trials=7 search.seeds=2"
     code, said = answer(TRAIN.main, *line.split(), f"paths.log_dir={tmp_path}")

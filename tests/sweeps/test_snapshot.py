@@ -223,6 +223,7 @@ def finished_with(logs, seed, code):
     path.write_text(json.dumps({**record, **({} if code is None else {"code": code})}))
 
 
+@pytest.mark.slow
 def test_runs_of_other_code_are_said_once_for_all_and_nothing_starts(logs, capfd):
     assert sweep(logs.path, *seeds(1, 2, 3)) == 0
     files = dict(code_of(check(check_config(logs.path))).files)

@@ -405,6 +405,7 @@ def test_the_last_step_before_a_capture_may_not_wait_for_the_device(monkeypatch:
     assert fake.mode == 0
 
 
+@pytest.mark.slow
 def test_a_failed_capture_gives_stream_and_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeCuda(monkeypatch)
     capture.capture_into("a graph", lambda: None)

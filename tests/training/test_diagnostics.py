@@ -129,6 +129,7 @@ def test_a_run_is_the_same_bit_for_bit_without_diagnostics(
     assert all(torch.equal(first["network"][key], second["network"][key]) for key in first["network"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_at", [7, *slowly(2, 6)])
 def test_a_continued_run_has_each_probe_once(
     compose_config: Compose, monkeypatch: pytest.MonkeyPatch, stop_at: int
