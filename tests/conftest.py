@@ -106,6 +106,12 @@ def coarse_figures() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def full_size_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures with all their pixels, for a test that looks at their size."""
+    monkeypatch.setattr("depthlab.report.core.style.DPI", 150)
+
+
 @pytest.fixture(autouse=True)
 def environment_restored() -> Iterator[None]:
     """Commands that are called in this process set variables for the processes that they start."""

@@ -231,10 +231,8 @@ SEARCH: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_the_page_of_a_search_has_its_best_trials_figures_and_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("depthlab.report.core.style.DPI", 150)  # tests otherwise draw with fewer pixels
+@pytest.mark.usefixtures("full_size_figures")
+def test_the_page_of_a_search_has_its_best_trials_figures_and_command(tmp_path: Path) -> None:
     write_run(tmp_path, "plain20", 1, 5.0, 5.0, points=0)
     path = tmp_path / "sweep" / "search-0a1b2c3d" / "search.json"
     path.parent.mkdir(parents=True)

@@ -78,6 +78,7 @@ def test_a_run_without_a_result_is_refused(
     assert message in said.err and not said.out
 
 
+@pytest.mark.usefixtures("full_size_figures")
 @pytest.mark.slow
 def test_the_command_says_more_than_the_record(
     runs: list[Path], capsys: pytest.CaptureFixture[str], tmp_path: Path
