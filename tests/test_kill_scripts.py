@@ -102,6 +102,7 @@ def forks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     gc.unfreeze()
 
 
+@pytest.mark.slow
 @on_linux
 @pytest.mark.parametrize("kind", ["call", "file"])
 def test_a_process_is_struck_in_the_phase_that_was_drawn(forks: Any, tmp_path: Path, kind: str) -> None:

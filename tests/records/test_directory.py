@@ -13,8 +13,6 @@ import pytest
 from depthlab.errors import InputError
 from depthlab.records.directory import Held, check_still_ours, claim, holder, is_held, set_aside, still_ours
 
-from ..conftest import slowly
-
 HOLD = """
 import sys, time
 from pathlib import Path
@@ -85,10 +83,9 @@ def test_another_process_is_told_and_a_killed_one_lets_go(run: Path) -> None:
         assert is_held(run)
 
 
-@pytest.mark.parametrize(
-    ("count", "hold_seconds"), [(20, 2), pytest.param(100, 8, marks=pytest.mark.slow)], ids=["20", "100"]
-)
-@pytest.mark.parametrize("kind", ["same", *slowly("different")])
+@pytest.mark.slow
+@pytest.mark.parametrize(("count", "hold_seconds"), [(20, 2), (100, 8)], ids=["20", "100"])
+@pytest.mark.parametrize("kind", ["same", "different"])
 def test_of_many_at_once_one_holds_a_directory(tmp_path: Path, kind: str, count: int, hold_seconds: float) -> None:
     arguments = [sys.executable, "-c", CLAIM_AT_ONCE, str(tmp_path), kind, str(count), str(hold_seconds)]
     lines = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=True).stdout.split()

@@ -185,6 +185,7 @@ def test_averages_go_on_where_they_were(
     assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
+@pytest.mark.slow
 def test_averages_of_a_run_that_was_killed_before_its_record_are_measured(compose_config: Compose) -> None:
     directory = run(compose_config(*SMALL, *EMA), "").directory
     before = read_record(directory)["metrics_ema"]

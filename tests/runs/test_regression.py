@@ -58,6 +58,7 @@ def test_the_recorded_metrics_are_those_of_a_plain_loop_over_the_images(compose_
     assert evaluate_run(directory) == {name: record["metrics"][name] for name in evaluate_run(directory)}
 
 
+@pytest.mark.slow
 def test_restoring_images_goes_on_bit_for_bit(compose_config: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     overrides = (*RESTORING, "logger=tensorboard")
     whole = run(compose_config(*overrides, "name=whole"), "").directory

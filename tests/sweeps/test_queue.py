@@ -62,6 +62,7 @@ def test_a_job_over_two_devices_gets_two_and_does_not_starve(logs):
             assert in_use[device] <= 1
 
 
+@pytest.mark.slow
 def test_on_the_cpu_each_job_has_its_share_of_the_cores(logs):
     logs.plan({seed: {"seconds": 0.3} for seed in range(3)})
     assert sweep(logs.path, *seeds(0, 1, 2), cores=9, jobs_per_device=2) == 0

@@ -67,6 +67,7 @@ def three_jobs(logs, **settings: object):
     return sweep(logs.path, *seeds(*range(4), more="trainer=gpu"), gpus=2, jobs_per_device=2, **settings)
 
 
+@pytest.mark.slow
 def test_a_daemon_is_started_once_a_device_and_ended_with_the_sweep(logs, notes, capfd):
     assert three_jobs(logs) == 0
     assert sorted(device for _, device in noted(notes, "start")) == ["0", "1"]

@@ -12,7 +12,6 @@ import pytest
 from depthlab.records.record import read_record
 from depthlab.runs.process import FIRST_PROCESS
 
-from ..conftest import slowly
 from .stub_sweep import seeds, start_sweep, wait_for
 
 
@@ -55,7 +54,8 @@ def test_sigterm_says_that_the_same_command_continues(logs):
     assert logs.seeds("stop") == [0, 1]
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, *slowly(signal.SIGUSR2)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
 def test_schedulers_signals_reach_the_jobs_too(logs, number):
     launcher = start_two_of_four(logs)
     launcher.send_signal(number)

@@ -129,6 +129,7 @@ def test_a_continuation_writes_nothing_twice(
     assert_each_once(directory)
 
 
+@pytest.mark.slow
 def test_a_run_killed_before_its_first_checkpoint_writes_nothing_twice(compose_config: Compose) -> None:
     directory = run(compose_config(*SMALL), "").directory
     forget_beyond(directory, -1)

@@ -207,6 +207,7 @@ def test_a_damaged_series_costs_its_own_measurements_alone(
     assert load_arrays(directory, "gradients")["step"].tolist() == [12]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eval_batch_size", [300, 1000, 5000])
 def test_responses_are_those_of_the_first_thousand_images(compose_config: Compose, eval_batch_size: int) -> None:
     config = compose_config(*SMALL, "trainer.precision=32-true", f"data.eval_batch_size={eval_batch_size}")
