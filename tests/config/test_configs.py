@@ -58,7 +58,13 @@ def test_no_file_lies_outside_the_groups() -> None:
     assert [path.name for path in CONFIGS.glob("*.yaml")] == ["train.yaml"]
 
 
-@pytest.mark.parametrize(("group", "option"), OPTIONS)
+@pytest.mark.parametrize(
+    ("group", "option"),
+    [
+        pytest.param(*pair, marks=[pytest.mark.slow] if pair[0] == "model" and not pair[1].endswith("20") else [])
+        for pair in OPTIONS
+    ],
+)
 def test_every_option_composes_and_passes_the_check(group: str, option: str) -> None:
     config = check(compose_tree(*NEEDED.get(option, ()), f"{group}={option}"))
     if (group, option) in PRESETS and group == "model":

@@ -133,7 +133,9 @@ def planted(compose: Compose, name: str, plant: Callable[[Any], None]) -> Diagno
 
 
 @pytest.mark.parametrize(
-    ("name", "plant", "kind", "where"), PLANTED, ids=lambda value: getattr(value, "__name__", value)
+    ("name", "plant", "kind", "where"),
+    [*PLANTED[::2], *(pytest.param(*each, marks=pytest.mark.slow) for each in PLANTED[1::2])],
+    ids=lambda value: getattr(value, "__name__", value),
 )
 def test_a_planted_defect_is_named_with_its_place_and_nothing_else_is(
     compose_config: Compose, name: str, plant: Callable[[Any], None], kind: str, where: str

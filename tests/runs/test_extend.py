@@ -17,7 +17,7 @@ from depthlab.runs.extend import prepare_extension
 from depthlab.runs.process import perform
 from depthlab.runs.run import run
 
-from ..conftest import Command, Compose, slowly
+from ..conftest import Command, Compose
 from ..typing_in import signals_restored
 from ..whole_runs import SMALL, results, same_weights, set_status
 
@@ -52,12 +52,13 @@ def edit(directory: Path, **values: object) -> None:
     (directory / "record.json").write_text(json.dumps(record))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
     [
-        *slowly(()),
+        (),
         ("callbacks=ema", "optimizer=adamw", "augment.mixup=0.2", "model.dropout=0.1"),
-        *slowly(("schedule.milestones=[30,40]", "schedule.warmup_steps=5")),
+        ("schedule.milestones=[30,40]", "schedule.warmup_steps=5"),
     ],
     ids=["plain", "with random draws and averages", "milestones after the parent"],
 )

@@ -326,6 +326,7 @@ def test_the_objective_is_a_validation_metric(compose_config, overrides, objecti
         ask(config, (), keys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
@@ -334,21 +335,9 @@ def test_the_objective_is_a_validation_metric(compose_config, overrides, objecti
         ("-m hydra/sweeper=search optimizer.lr=interval(0.1,1) hydra/launcher=slurm", "Leave hydra/launcher=pool"),
         ("-m hydra/sweeper=search optimizer.lr=interval(0.1,1) search.trials=0", "search.trials=0"),
         ("-m hydra/sweeper=search optimizer.lr=interval(0.1,1) search.pruner=medain", "Did you mean median"),
-        pytest.param(
-            "-m hydra/sweeper=search optimizer.lr=interval(-1,1) data=digits",
-            "optimizer.lr=-1.0: must be greater than",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            "-m hydra/sweeper=search data.batch_size=interval(1,9) data=digits",
-            "data.batch_size",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            "-m hydra/sweeper=search experiment=quickstart model=plain20",
-            "a search needs a key with bounds",
-            marks=pytest.mark.slow,
-        ),
+        ("-m hydra/sweeper=search optimizer.lr=interval(-1,1) data=digits", "optimizer.lr=-1.0: must be greater than"),
+        ("-m hydra/sweeper=search data.batch_size=interval(1,9) data=digits", "data.batch_size"),
+        ("-m hydra/sweeper=search experiment=quickstart model=plain20", "a search needs a key with bounds"),
     ],
 )
 def test_a_search_that_cannot_be_is_refused_in_a_few_lines(line, reason, tmp_path):

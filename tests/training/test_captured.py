@@ -41,15 +41,7 @@ from ..conftest import Compose
 from ..whole_runs import SMALL, allow_bf16, results, same_weights, stop_after, weights
 
 STEPS = 8
-FAST = (
-    "sgd",
-    "adamw",
-    "mixup",
-    "dropout",
-    "activation checkpointing",
-    "bf16, clipping",
-    "regression",
-)  # of the variants
+FAST = ("sgd", "mixup", "dropout", "bf16, clipping")  # of the variants
 BASE = ("data=digits", "data.batch_size=16", "model=resnet20", "model.depth=8", "trainer=cpu")
 FP32 = "trainer.precision=32-true"
 
