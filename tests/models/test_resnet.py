@@ -1,4 +1,4 @@
-"""The networks of section 4.2 of the paper: twins, names, shapes, and what they compute."""
+"""The networks of section 4.2 of the paper: twins, names, shapes, counts, blocks, and what they compute."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from depthlab import models
-from depthlab.models import ResNet, cifar_net, count_params
+from depthlab.models import BasicBlock, ResNet, ZeroPadShortcut, cifar_net, count_macs, count_params
 
 
 def seeded(depth: int, residual: bool, shortcut: str = "A", seed: int = 0) -> ResNet:
@@ -159,3 +159,115 @@ def test_weights_are_drawn_with_the_deviation_of_he_and_biases_are_zero() -> Non
             assert module.bias is None
     assert network.fc.weight.std().item() == pytest.approx(math.sqrt(2 / 64), rel=0.15)
     assert not network.fc.bias.any()
+
+
+# Depth, parameters (plain = residual with option A), millions of multiply-adds of a 32x32 image to two digits.
+REFERENCE = [
+    (20, 269_722, 40.55),
+    (32, 464_154, 68.86),
+    (44, 658_586, 97.17),
+    (56, 853_018, 125.49),
+    (110, 1_727_962, 252.89),
+    pytest.param(1202, 19_421_274, 2829.24, marks=pytest.mark.slow),
+]
+
+
+def macs_by_hand(depth: int, size: int, in_channels: int = 3, num_classes: int = 10) -> int:
+    """Multiply-adds of section 4.2's layers; sizes are halved rounding up, as a stride of 2 does."""
+    total, n, before = 16 * in_channels * 9 * size**2, (depth - 2) // 6, 16
+    for width in (16, 32, 64):
+        size = size if width == 16 else -(-size // 2)
+        total += (before * width + (2 * n - 1) * width**2) * 9 * size**2
+        before = width
+    return total + 64 * num_classes
+
+
+@pytest.mark.parametrize("kind", ["plain", "resnet"])
+@pytest.mark.parametrize(("depth", "num_params", "mega_macs"), REFERENCE)
+def test_counts_are_those_of_the_reference_table(kind: str, depth: int, num_params: int, mega_macs: float) -> None:
+    build: Callable[..., ResNet] = getattr(models, f"{kind}{depth}")
+    with torch.device("meta"):
+        network = build()
+    assert count_params(network) == num_params
+    macs = count_macs(network, (3, 32, 32))
+    assert macs == macs_by_hand(depth, 32)
+    assert round(macs / 1e6, 2) == mega_macs
+
+
+@pytest.mark.parametrize(("channels", "size"), [(1, 28), (1, 8), (3, 7)])
+def test_multiply_adds_follow_the_image(channels: int, size: int) -> None:
+    network = cifar_net(8, in_channels=channels, num_classes=5)
+    assert count_macs(network, (channels, size, size)) == macs_by_hand(8, size, channels, 5)
+
+
+def test_counting_leaves_the_network_as_it_was() -> None:
+    network = cifar_net(8)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    count_macs(network, (3, 8, 8))
+    assert network.training
+    assert all(value.device.type == "cpu" for value in network.state_dict().values())
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_buffers_are_no_parameters() -> None:
+    assert count_params(nn.BatchNorm2d(5)) == 10
+
+
+def block_without_f(stride: int = 1, residual: bool = True, shortcut: str = "A") -> BasicBlock:
+    """A block whose f is zero everywhere, so that what comes out is what the shortcut does."""
+    block = BasicBlock(4, 4 * stride, stride, residual, shortcut).eval()
+    nn.init.zeros_(block.conv2.weight)
+    return block
+
+
+def test_the_shortcut_is_added_before_the_last_relu() -> None:
+    x = torch.randn(2, 4, 6, 6)
+    assert torch.equal(block_without_f()(x), x.clamp(min=0))
+
+
+def test_a_plain_block_adds_nothing() -> None:
+    block = block_without_f(residual=False)
+    assert block.downsample is None
+    assert not block(torch.randn(2, 4, 6, 6)).any()
+
+
+def test_nothing_comes_between_batch_norm_and_addition() -> None:
+    block = block_without_f()
+    nn.init.constant_(block.bn2.bias, -3.0)  # f = -3: a ReLU inside f would turn it into 0
+    x = torch.full((1, 4, 2, 2), 5.0)
+    assert torch.equal(block(x), torch.full_like(x, 2.0))
+
+
+@pytest.mark.parametrize(("stride", "size"), [(2, 6), (2, 7), (1, 5)])
+def test_option_a_takes_every_second_pixel_and_adds_zero_channels(stride: int, size: int) -> None:
+    x = torch.randn(2, 3, size, size)
+    y = ZeroPadShortcut(added_channels=2, stride=stride)(x)
+    assert torch.equal(y[:, :3], x[:, :, ::stride, ::stride])
+    assert y.shape[1] == 5
+    assert not y[:, 3:].any()
+
+
+@pytest.mark.parametrize(
+    ("shortcut", "stride", "kind"),
+    [("A", 1, type(None)), ("A", 2, ZeroPadShortcut), ("B", 1, type(None)), ("B", 2, nn.Sequential)]
+    + [("C", stride, nn.Sequential) for stride in (1, 2)],
+)
+def test_options_project_where_the_paper_says(shortcut: str, stride: int, kind: type) -> None:
+    assert isinstance(BasicBlock(4, 4 * stride, stride, True, shortcut).downsample, kind)
+
+
+def test_a_projection_is_a_strided_1x1_convolution_without_bias_and_batch_norm() -> None:
+    convolution, norm = BasicBlock(4, 8, 2, True, "B").downsample or ()
+    assert (convolution.kernel_size, convolution.stride, convolution.bias) == ((1, 1), (2, 2), None)
+    assert isinstance(norm, nn.BatchNorm2d)
+
+
+def test_the_stride_is_in_the_first_convolution() -> None:
+    block = BasicBlock(4, 8, 2, True, "A")
+    assert (block.conv1.stride, block.conv2.stride) == ((2, 2), (1, 1))
+
+
+@pytest.mark.parametrize("option", ["a", "D", ""])
+def test_another_option_is_refused_by_name(option: str) -> None:
+    with pytest.raises(ValueError, match=f"shortcut='{option}'"):
+        BasicBlock(4, 8, 2, True, option)

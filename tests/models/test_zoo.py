@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,7 +17,18 @@ from torch.nn import functional as F
 
 from depthlab import models
 from depthlab.config.registry import components, presets
-from depthlab.models import Dense, ResNet, TwoStream, cifar_net, count_macs, count_params, imagenet_net, wide_net
+from depthlab.models import (
+    RGBL,
+    Dense,
+    ResNet,
+    TwoStream,
+    cifar_net,
+    count_macs,
+    count_params,
+    imagenet_net,
+    two_stream_dense,
+    wide_net,
+)
 from depthlab.models.blocks import PreActivationBlock, StridedConv2d
 
 from ..conftest import ROOT
@@ -237,3 +249,56 @@ def test_two_streams_are_two_networks_with_their_own_norms_and_classifiers() -> 
     assert count_params(network) == 22_357_012
     assert len(list(network.parameters())) == 124
     assert (count_params(network.colour), count_params(network.brightness)) == (11_181_642, 11_175_370)
+
+
+WEIGHTS = torch.tensor([0.299, 0.587, 0.114])
+
+
+def streams() -> TwoStream:
+    torch.manual_seed(0)
+    return TwoStream(partial(cifar_net, 8)).eval()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("build", [streams, partial(two_stream_dense, image_size=(8, 8))])
+def test_colour_only_and_brightness_only_add_up_to_both(build: partial[nn.Module], channels: int) -> None:
+    network = build().eval()
+    assert isinstance(network, TwoStream)
+    images = torch.randn(4, channels, 8, 8)
+    rgb = images.expand(-1, 3, -1, -1)
+    brightness = torch.einsum("nchw,c->nhw", rgb, WEIGHTS)[:, None]
+    alone = network.colour(rgb) + network.brightness(brightness)
+    assert torch.allclose(network(images), alone, atol=1e-5)
+    assert not torch.allclose(network(images), network.colour(rgb), atol=1e-2)
+
+
+def test_rgbl_keeps_the_colours_and_adds_brightness() -> None:
+    images = torch.rand(2, 3, 4, 5)
+    rgbl = RGBL()(images)
+    assert rgbl.shape == (2, 4, 4, 5)
+    assert torch.equal(rgbl[:, :3], images)
+    assert torch.allclose(rgbl[:, 3], 0.299 * images[:, 0] + 0.587 * images[:, 1] + 0.114 * images[:, 2])
+
+
+def test_a_grey_image_counts_as_three_equal_channels() -> None:
+    images = torch.rand(2, 1, 4, 5)
+    assert torch.allclose(RGBL()(images), images.expand(-1, 4, -1, -1), atol=1e-6)
+
+
+def test_brightness_is_that_of_the_image_before_it_was_normalised() -> None:
+    original, mean = torch.rand(8, 3, 4, 4), torch.tensor([0.5, 0.4, 0.3])
+    deviation = torch.tensor([0.2, 0.25, 0.3])
+    images = (original - mean[:, None, None]) / deviation[:, None, None]
+    transform = RGBL()
+    transform.set_deviations(deviation.tolist())
+    luma = torch.einsum("nchw,c->nhw", original, WEIGHTS) - (mean * WEIGHTS).sum()
+    assert torch.allclose(transform(images)[:, 3] * (WEIGHTS * deviation).sum(), luma, atol=1e-6)
+
+
+def test_every_parameter_of_both_streams_gets_a_gradient_and_moves() -> None:
+    network = streams().train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    before = {name: value.detach().clone() for name, value in network.named_parameters()}
+    nn.functional.cross_entropy(network(torch.randn(8, 3, 8, 8)), torch.arange(8)).backward()
+    optimizer.step()
+    assert all(not torch.equal(value, before[name]) for name, value in network.named_parameters())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 from depthlab.config.images import ImageSpec
 from depthlab.models import count_params
 from depthlab.runs.build import build_data, build_module, build_network, build_trainer
+from depthlab.runs.frozen import freeze
 
 from ..conftest import Compose
 
@@ -109,3 +112,12 @@ def test_the_optimiser_is_the_one_that_was_asked_for(compose_config: Compose) ->
 def test_the_trainers_keys_reach_lightning(compose_config: Compose, override: str, attribute: str, value: Any) -> None:
     config = compose_config("trainer.precision=bf16-mixed", f"trainer.{override}").trainer
     assert getattr(build_trainer(config, None, [], []), attribute) == value
+
+
+def test_what_is_frozen_is_the_configuration_and_its_command(tmp_path: Path) -> None:
+    tree = {"name": "sweep-1", "seed": 3, "paths": {"log_dir": str(tmp_path)}}
+    path = freeze(tree, "python train.py seed=3")
+    assert path.is_relative_to(tmp_path / "sweep-1")
+    assert json.loads(path.read_text()) == {"command": "python train.py seed=3", "config": tree}
+    assert freeze(tree, "python train.py seed=3") == path
+    assert freeze({**tree, "seed": 4}, "python train.py seed=3") != path
