@@ -142,3 +142,14 @@ def test_training_images_are_shown_before_and_after_augmentation(tmp_path: Path)
 def test_mistakes_are_refused(word: str, message: str, tmp_path: Path) -> None:
     code, said = answer(lambda: command.main(sys.argv[1:]), "data=digits", word, f"out={tmp_path / 'out'}")
     assert (code, "Traceback" in said, (tmp_path / "out").exists()) == (2, False, False) and message in said
+
+
+def test_the_picture_of_a_batch_is_saved_without_loss(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = tmp_path / "a.png", tmp_path / "new" / "b.webp"
+    for file in files:
+        assert command.show_batch(["--out", str(file), "data=digits"]) == 0
+    with Image.open(files[0]) as one, Image.open(files[1]) as other:
+        assert np.array_equal(np.asarray(one.convert("RGB")), np.asarray(other.convert("RGB")))
+    with pytest.raises(SystemExit, match="2"):
+        command.show_batch(["--out", str(tmp_path / "c.jpg"), "data=digits"])
+    assert "argument --out: the name of the file ends in .png or .webp" in capsys.readouterr().err

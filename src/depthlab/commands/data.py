@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from depthlab.report.core.table import Table
 
 NUM_IMAGES = 8
+PICTURES = (".png", ".webp")
 SPLITS = ("train", "val", "test")
 EACH = {
     "no crop, no flip": ("data.crop_padding=0", "data.flip=false"),
@@ -42,7 +43,7 @@ EACH = {
 SHOW_BATCH = """Save a training batch as a picture: depthlab show_batch [--out FILE] [--each] [--number K] [OVERRIDE]...
 
 The overrides are those of `train`. --each draws a row for each augmentation alone.
-results/augmentations.png: depthlab show_batch --each --out results/augmentations.png data=cifar10
+results/augmentations.webp: depthlab show_batch --each --out results/augmentations.webp data=cifar10
 """
 
 
@@ -231,11 +232,12 @@ def show_batch(arguments: Sequence[str] | None = None) -> int:
 
     try:
         batches = [(title, *_batch([*options.overrides, *more], options.number)) for title, more in rows.items()]
+        picture = draw_rows([row[:3] for row in batches], batches[0][3], NUM_IMAGES)
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(options.out, optimize=True, lossless=True, method=6)
     except (InputError, OSError, *CONFIGURATION_ERRORS) as error:
         print(f"error: {explain(error)}", file=sys.stderr)
         return 2
-    picture = draw_rows([row[:3] for row in batches], batches[0][3], NUM_IMAGES)
-    picture.save(options.out, optimize=True)
     print(options.out)
     return 0
 
@@ -243,11 +245,20 @@ def show_batch(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     prog, formatter = " ".join(command_words(sys.argv, "show_batch")), argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog=prog, description=SHOW_BATCH, formatter_class=formatter)
-    parser.add_argument("--out", type=Path, default=Path("batch.png"), help="the file (batch.png)")
+    parser.add_argument(
+        "--out", type=_picture_file, default=Path("batch.png"), help="the file, .png or .webp (batch.png)"
+    )
     parser.add_argument("--each", action="store_true", help="a row for each augmentation")
     parser.add_argument("--number", type=int, default=0, help="of the batch, counted from 0")
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE")
     return parser.parse_args(arguments)
+
+
+def _picture_file(name: str) -> Path:
+    """The file of a name that ends in a format which loses nothing."""
+    if (file := Path(name)).suffix.lower() not in PICTURES:
+        raise argparse.ArgumentTypeError(f"the name of the file ends in {' or '.join(PICTURES)}")
+    return file
 
 
 def _batch(overrides: list[str], number: int) -> tuple[Batch, Normalization, tuple[str, ...]]:
