@@ -252,6 +252,13 @@ def test_a_sweep_over_one_key_of_one_network_shares_its_figures(tmp_path: Path) 
     assert "What difference does optimizer.lr make to resnet20?" in page
 
 
+def test_one_run_has_no_figure_of_final_values(tmp_path: Path) -> None:
+    write_run(tmp_path, "resnet20", 1, 1.0, 9.0)
+    report = make_report([tmp_path], tmp_path / "report")
+    assert [path.stem for path in (tmp_path / "report" / "figures").glob("*.png")] == ["curves"]
+    assert report.figure == tmp_path / "report" / "figures" / "curves.png"
+
+
 def test_superseded_results_are_named_as_such(tmp_path: Path) -> None:
     write_run(tmp_path / "new", "plain20", 1, 1.0, 9.0, points=0)
     write_run(tmp_path / "superseded" / "old", "plain20", 1, 2.0, 9.5, {"trainer.max_steps": 3000}, points=0)

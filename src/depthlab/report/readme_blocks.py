@@ -130,7 +130,8 @@ def recipes_block(results: Path, name: str) -> str:
     margin = declared_margin([str(run.record["name"]) for group in groups for run in group.runs])
     compared = compare_recipes(groups, find_settings(groups), f"test/{task.primary}")
     said = [f"- {sentence(comparison, margin)}.\n" for comparison in compared]
-    return "".join([markdown_table(("network", "n", *titles), rows), "\n", *said, _origin(results / name, groups)])
+    table = markdown_table(("network", "n", *titles), rows)
+    return "".join([table, "\n" if said else "", *said, _origin(results / name, groups)])
 
 
 KINDS: dict[str, Callable[[Path, str], str]] = {

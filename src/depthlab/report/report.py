@@ -131,7 +131,8 @@ def draw(settings: Sequence[Setting], groups: Sequence[Group], curves: Mapping[s
     """Every figure; from the second setting on, names are numbered and titles say which setting it is."""
     drawn = []
     parts = _drawn_together(settings, groups)
-    if not all(is_depth_setting(setting) for setting in parts) or len(parts) > 1:
+    several = sum(len(group.finished) for group in groups) > 1  # one point alone says no more than its number
+    if several and (not all(is_depth_setting(setting) for setting in parts) or len(parts) > 1):
         with style.look():
             drawn.append(strip_plot(groups))
     for number, setting in enumerate(parts[:MOST_DRAWN], start=1):
