@@ -233,7 +233,7 @@ def test_the_manifest_notices_every_change_and_the_history_grows(tmp_path: Path)
     assert json.loads((results / MANIFEST).read_text()) == make_manifest(results)
     assert make_manifest(results)["x"]["runs"] == 1
     first = (results / HISTORY).read_text()
-    assert "## x\n\n- Published: 1 runs of commit 0123456789ab (records.jsonl " in first
+    assert "## x\n\n- Published: 1 run of commit 0123456789ab (records.jsonl " in first
     note_publication(results, results / "x")
     assert (results / HISTORY).read_text() == first
     write_run(tmp_path / "a", "plain20", 2, 1.0, 9.0, points=2)

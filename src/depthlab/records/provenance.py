@@ -89,7 +89,8 @@ def note_publication(results: Path, folder: Path) -> None:
     records = [read_record(directory) for directory in find_records(folder)]
     made_by = ", ".join(commit[:12] for commit in commits(records))
     digest = hashlib.sha256((folder / RECORDS).read_bytes()).hexdigest()[:12]
-    entry = f"- Published: {len(records)} runs of commit {for_markdown(made_by)} (records.jsonl {digest})."
+    number = f"{len(records)} run{'' if len(records) == 1 else 's'}"
+    entry = f"- Published: {number} of commit {for_markdown(made_by)} (records.jsonl {digest})."
     before, _, after = text.partition(f"## {name}\n")
     section, following, rest = after.partition("\n## ")
     if digest in section:
