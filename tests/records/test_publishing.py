@@ -242,7 +242,7 @@ def test_the_manifest_notices_every_change_and_the_history_grows(tmp_path: Path)
     note_publication(results, results / "y")
     note_publication(results, results / "x")
     lines = [line[:20] for line in (results / HISTORY).read_text().splitlines() if line]
-    one, two = "- Published: 1 runs ", "- Published: 2 runs "
+    one, two = "- Published: 1 run o", "- Published: 2 runs "
     assert lines == ["# History of these r", "## x", one, two, "## y", two]
     assert json.loads((results / MANIFEST).read_text()) != make_manifest(results)
 
