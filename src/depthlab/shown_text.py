@@ -1,4 +1,4 @@
-"""Text that others wrote, made harmless for where it is shown: a terminal, Markdown, CSV, LaTeX; and strict JSON.
+"""Text that others wrote, made harmless for a terminal, Markdown, CSV and LaTeX; counts in words; strict JSON.
 
 Names of classes, runs and devices come from files of strangers. The writers of each kind of output call these
 functions on everything that they write, so that no caller can forget it. HTML has `html.escape` besides.
@@ -98,6 +98,11 @@ def for_csv(text: str) -> str:
 def for_latex(text: str) -> str:
     """Text that LaTeX sets as it is."""
     return one_line(text, LONGEST_CELL).translate(LATEX)
+
+
+def counted(number: int, what: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def as_json(value: Any) -> str:

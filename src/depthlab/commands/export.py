@@ -34,7 +34,7 @@ from depthlab.records.metrics import describe
 from depthlab.records.publishing import without_places
 from depthlab.records.record import Record, find_records, read_record
 from depthlab.report.core.statistics import Sample, summarize
-from depthlab.shown_text import as_json, fenced, for_markdown
+from depthlab.shown_text import as_json, counted, fenced, for_markdown
 
 if TYPE_CHECKING:
     from depthlab.runs.export import Row
@@ -156,7 +156,7 @@ def model_card(run: OpenRun, rows: Sequence[Row], file: str) -> str:
             *(f"| {line} |" for line in table),
             "\nLatencies are medians, the networks in turns, "
             f"{record.device if record.device and record.device.startswith('cpu') else 'on the CPU'}, "
-            f"{threads} thread{'s' if threads > 1 else ''}.\n",
+            f"{counted(threads, 'thread')}.\n",
             "## How it was trained\n",
             *fenced(without_places(record.command)),
             "",

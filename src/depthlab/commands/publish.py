@@ -18,7 +18,7 @@ from depthlab.records.atomic_files import STAGING, remove_leftovers, replacing_f
 from depthlab.records.provenance import note_publication, write_manifest
 from depthlab.records.published_pages import README, tidy_pages
 from depthlab.records.publishing import publish
-from depthlab.shown_text import lines
+from depthlab.shown_text import counted, lines
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,6 +62,6 @@ def _publish(folder: Path, options: argparse.Namespace) -> None:
         tidy_pages(copy, options.results / STAGING)
     if not options.pages:
         note_publication(options.results, target)
-        print(f"{len(published)} runs -> {target}")
+        print(f"{counted(len(published), 'run')} -> {target}")
     figure = target / report.figure.relative_to(copy) if report.figure else None
     print_report(replace(report, page=target / report.page.name, figure=figure))

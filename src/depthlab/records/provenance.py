@@ -11,7 +11,7 @@ from typing import Any
 from depthlab.records.atomic_files import replacing
 from depthlab.records.published_files import RECORDS
 from depthlab.records.record import Record, find_records, read_record
-from depthlab.shown_text import for_markdown, one_line
+from depthlab.shown_text import counted, for_markdown, one_line
 
 MANIFEST = "manifest.json"
 HISTORY = "HISTORY.md"
@@ -89,8 +89,7 @@ def note_publication(results: Path, folder: Path) -> None:
     records = [read_record(directory) for directory in find_records(folder)]
     made_by = ", ".join(commit[:12] for commit in commits(records))
     digest = hashlib.sha256((folder / RECORDS).read_bytes()).hexdigest()[:12]
-    number = f"{len(records)} run{'' if len(records) == 1 else 's'}"
-    entry = f"- Published: {number} of commit {for_markdown(made_by)} (records.jsonl {digest})."
+    entry = f"- Published: {counted(len(records), 'run')} of commit {for_markdown(made_by)} (records.jsonl {digest})."
     before, _, after = text.partition(f"## {name}\n")
     section, following, rest = after.partition("\n## ")
     if digest in section:

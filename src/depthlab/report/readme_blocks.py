@@ -24,14 +24,7 @@ from depthlab.report.core.side_by_side import Sweep
 from depthlab.report.core.speed_tables import draw_losses, losses_block, speed_block
 from depthlab.report.core.summary_tables import cell_text, mean_and_deviation
 from depthlab.report.core.table import markdown_table
-from depthlab.report.depth_study.published import (
-    NO_INTERVAL,
-    Number,
-    Verdict,
-    judge_published,
-    not_comparable,
-    read_published,
-)
+from depthlab.report.depth_study.published import Number, Verdict, judge_published, not_comparable, read_published
 from depthlab.report.depth_study.study import claims_sections
 
 DEPTHS = (20, 32, 44, 56, 110)
@@ -168,8 +161,7 @@ def _verdict_sentence(verdict: Verdict) -> str:
     """`resnet20: reproduced. Ours 8.70 ± 0.10 (95 % CI 8.45 to 8.95), paper 8.75.`"""
     ours, number = verdict.ours, verdict.number
     interval = "" if ours.low is None or ours.high is None else f" (95 % CI {ours.low:.2f} to {ours.high:.2f})"
-    word = "no verdict without an interval" if verdict.word == NO_INTERVAL else verdict.word
-    text = f"{verdict.group.label}: {word}. Ours {mean_and_deviation(ours)}{interval}"
+    text = f"{verdict.group.label}: {verdict.word}. Ours {mean_and_deviation(ours)}{interval}"
     return f"{text}, {number.name} {number.text}."
 
 
@@ -198,6 +190,7 @@ def _origin(folder: Path, groups: Sequence[Group]) -> str:
     steps = ", ".join(f"{steps:,}" for steps in sorted({int(run.record["steps"]) for run in runs}))
     longest = duration(max(float(run.record["wall_seconds"]) for run in runs))
     link = f"[records and page]({folder.parent.name}/{folder.name}/README.md)"
+    if len(runs) == 1:
+        return f"\nOne run; {steps} steps; {devices}; it took {longest}. {link}.\n"
     made_of = "One run each" if counts == [1] else f"Mean ± standard deviation over {over}, {number}"
-    took = f"the {'run' if len(runs) == 1 else 'longest run'} took {longest}"
-    return f"\n{'One run' if len(runs) == 1 else made_of}; {steps} steps; {devices}; {took}. {link}.\n"
+    return f"\n{made_of}; {steps} steps; {devices}; the longest run took {longest}. {link}.\n"

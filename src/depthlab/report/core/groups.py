@@ -10,6 +10,7 @@ from typing import Any
 from depthlab.report.core.collection import Repetition, Run
 from depthlab.report.core.statistics import Sample, Summary, summarize
 from depthlab.report.core.task_description import EMA, RUNNING, Metric, Task
+from depthlab.shown_text import counted
 
 # What tells the networks of one comparison apart; everything else must be equal between them.
 NETWORK = ("model.name", "model.depth", "model.residual", "recipe")
@@ -95,7 +96,7 @@ class Group:
     def averaged_over(self) -> str:
         """What its means are over: `3 seeds`, `5 folds`, `5 folds x 3 seeds`; with what is missing of the latter."""
         seeds, folds = ({getattr(run, name) for run in self.finished} for name in ("seed", "fold"))
-        seeds_said, folds_said = _counted(len(seeds), "seed"), _counted(len(folds), "fold")
+        seeds_said, folds_said = counted(len(seeds), "seed"), counted(len(folds), "fold")
         if not self.has_folds:
             return seeds_said
         if len(seeds) < 2:
@@ -257,10 +258,6 @@ def _partition(groups: Sequence[Group], ignored: tuple[str, ...]) -> list[list[G
 
 def _distinct(groups: Sequence[Group]) -> bool:
     return len({(group.kind, group.depth) for group in groups}) == len(groups)
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _short(value: Any) -> str:

@@ -12,6 +12,7 @@ from depthlab.config.identity import name_repetition
 from depthlab.records.progress_file import read_progress
 from depthlab.report.core.collection import Collection, Run
 from depthlab.report.core.groups import Group, Setting, differing_keys
+from depthlab.shown_text import counted
 
 MOST_NAMED = 4  # keys in a question
 NAMESPACE = "depthlab_extensions"  # of extensions that are single files
@@ -37,7 +38,7 @@ def summary_line(found: Collection) -> str:
     counts = ", ".join(f"{number} {status}" for status, number in states if number)
     data = sorted({f"{run.record['data']['name']}, {run.planned_steps:,} steps" for run in found.runs})
     left_out = f", {len(found.left_out)} excluded" if found.left_out else ""
-    runs = "1 run" if len(found.runs) == 1 else f"{len(found.runs)} runs"
+    runs = counted(len(found.runs), "run")
     return f"{runs} ({counts}{left_out}) on {'; '.join(data)}."
 
 
