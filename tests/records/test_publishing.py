@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import lzma
 import os
 import zipfile
 from dataclasses import replace
@@ -16,6 +17,7 @@ from PIL import Image
 
 from depthlab.commands.publish import main
 from depthlab.errors import InputError
+from depthlab.records import published_files
 from depthlab.records.arrays import array_names, load_arrays
 from depthlab.records.atomic_files import STAGING
 from depthlab.records.curve_file import CurveFile, read_curves
@@ -81,7 +83,7 @@ def test_an_experiment_is_a_handful_of_files_that_are_read_like_run_directories(
     file.close()
     target = tmp_path / "results" / "x"
     copies = publish(tmp_path / "logs", target)
-    assert sorted(path.name for path in target.iterdir()) == ["curves.csv.gz", "diagnostics.npz", "records.jsonl"]
+    assert sorted(path.name for path in target.iterdir()) == ["curves.csv.gz", "diagnostics.npz.xz", "records.jsonl"]
     assert list(find_records(tmp_path / "results")) == sorted(copies) == [target / first.name, target / second.name]
     assert list(find_records(copies[0])) == [copies[0]]
     assert read_curves(target / first.name) == read_curves(first)
@@ -178,6 +180,30 @@ def test_a_damaged_published_file_is_named(tmp_path: Path, name: str, content: b
         read_record(copy), read_curves(copy), load_arrays(copy, "responses")
 
 
+def test_arrays_are_read_by_numpy_and_a_cut_or_inflated_archive_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = write_run(tmp_path / "logs", "plain20", 1, 1.0, 9.0, points=2)
+    write_diagnostics(run, 20, False, 1)
+    (copy,) = publish(tmp_path / "logs", tmp_path / "results")
+    path = tmp_path / "results" / ARRAYS
+    with lzma.open(path) as file, np.load(file) as arrays:
+        assert np.array_equal(arrays[f"{copy.name}/responses/std"], load_arrays(copy, "responses")["std"])
+        unpacked = sum(array.nbytes for array in arrays.values())
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="is cut off"):
+        load_arrays(copy, "responses")
+    path.write_bytes(whole)
+    monkeypatch.setattr(published_files, "MOST_UNPACKED", unpacked)  # the headers are beyond it
+    os.utime(path, ns=(1, 1))  # another file than the one that was kept
+    with pytest.raises(InputError, match=f"more than {unpacked:,} bytes"):
+        load_arrays(copy, "responses")
+    with pytest.raises(InputError, match=r"too large for one folder(?s:.*)several folders"):
+        publish(tmp_path / "logs", tmp_path / "other")
+    assert not list((tmp_path / "other").iterdir())
+
+
 def test_pages_are_tidied_once_and_for_all(tmp_path: Path) -> None:
     folder = tmp_path / "results" / "x"
     made_by = {"git": {"commit": "a" * 40, "dirty": True}}
@@ -199,7 +225,7 @@ def test_pages_are_tidied_once_and_for_all(tmp_path: Path) -> None:
     (folder / "report.html").write_text(page)
     tidy_pages(folder, tmp_path / "results")
     assert sorted(path.name for path in folder.iterdir()) == [
-        *("README.md", "curves.csv.gz", "diagnostics.npz", "figures", "records.jsonl", "report.html", "tables.csv")
+        *("README.md", "curves.csv.gz", "diagnostics.npz.xz", "figures", "records.jsonl", "report.html", "tables.csv")
     ]
     assert sorted(path.name for path in (folder / "figures").iterdir()) == ["a.png", "b.png"]
     assert (folder / "tables.csv").read_text() == "# errors\na,b\n1,2\n"

@@ -401,7 +401,7 @@ def _continue(directory: Path) -> None:
             assert str(error)
 
 
-@pytest.mark.parametrize("name", ["records.jsonl", "curves.csv.gz", "diagnostics.npz"])
+@pytest.mark.parametrize("name", ["records.jsonl", "curves.csv.gz", "diagnostics.npz.xz"])
 def test_altered_published_files(finished: Path, tmp_path: Path, name: str) -> None:
     copy_runs(finished, tmp_path / "whole", allow_dirty=True)
     draw = random.Random(zlib.crc32(name.encode()))
