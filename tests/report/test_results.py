@@ -29,7 +29,7 @@ CONVERTED = {
     "superseded/digits_depth": "0c1c5606a072ce677ba6365a2d798b147382c951a85342a9eef8b4090b627523",
     "superseded/digits_without_warmup": "132649b84ff62b9fd27c7e5ae174f7c2d5c1dfda5bb77ee703cfd78e9cb77273",
     "folds_digits": "9113ecd92a2a7a1792a5bfbfffd9aea62be9db0c7ca770cfd00fed4ea3836300",
-    "mnist_depth": "687603c9a5e8fa74a02f030e3e62559d1b24920c07989a1476c19399f616cc9f",
+    "superseded/mnist_depth": "687603c9a5e8fa74a02f030e3e62559d1b24920c07989a1476c19399f616cc9f",
     "precision_cifar10_short": "87b783491542aaa75bad598a582e70f7289dd08bccb330733423735dc1c4854a",
     "precision_digits": "d92df45fc2c7ef8160a433c32cb9387b649684693fc718d33cdce432ac3be1ec",
     "pretrain_vehicles": "0ba7a2241c475daef5606984cbb4b4713390ce36d296f4c908e87bc9c3b3e799",
@@ -148,6 +148,18 @@ def errors_of(records: list[Record], network: str, key: str = "train/err", rate:
     return [record.metrics[key] or 0.0 for record in sorted(chosen, key=lambda record: record.seed)]
 
 
+def curves_of(records: list[Record], network: str, name: str) -> list[list[tuple[int, float]]]:
+    """A curve of each run of a network of mnist_depth."""
+    runs = [str(record.run) for record in records if record.model["name"] == network]
+    return [read_curves(RESULTS / "mnist_depth" / run)[name] for run in runs]
+
+
+def extent(records: list[Record], network: str, step: int) -> tuple[int, int]:
+    """The smallest and largest running training error of a network's runs at a step, in whole percent."""
+    values = [dict(curve)[step] for curve in curves_of(records, network, "train/err")]
+    return round(min(values)), round(max(values))
+
+
 def repeated(records: dict[str, list[Record]]) -> int:
     """How many runs of digits_rate have every number of the run of digits_depth with their name."""
     before = {record.run: record.metrics for record in records["digits_depth"]}
@@ -179,8 +191,22 @@ SAID: list[tuple[str, Callable[[R], bool]]] = [
         ),
     ),
     ("MNIST, 500 images of each digit, 10.2 epochs", lambda r: round(epochs(r["mnist_depth"][0]), 1) == 10.2),
+    (
+        "their running training error is 6 to 33 % at step 100 and 82 to 89 % at step 140",
+        lambda r: [extent(r["mnist_depth"], "resnet110", step) for step in (100, 140)] == [(6, 33), (82, 89)],
+    ),
+    (
+        "Residual networks of up to 44 layers recover, and end below 1.5 %.",
+        lambda r: all(between(errors_of(r["mnist_depth"], f"resnet{depth}"), 0, 1.5) for depth in (20, 32, 44)),
+    ),
+    (
+        "the learning rate rises from 0.01 to 0.1",
+        lambda r: (
+            [{round(dict(c)[step], 9) for c in curves_of(r["mnist_depth"], "resnet110", "lr")} for step in (100, 120)]
+            == [{0.01}, {0.1}]
+        ),
+    ),
     ("MNIST, 500 images of each digit", lambda r: r["mnist_depth"][0].config["data"]["images_per_class"] == 500),
-    ("its table below has three", lambda r: len(errors_of(r["mnist_depth"], "plain20")) == 3),
     (
         "Residual networks of up to 56 layers reach a training error of 0 % or nearly so.",
         lambda r: all(between(errors_of(r["digits_depth"], f"resnet{depth}"), 0, 0.5) for depth in (20, 32, 44, 56)),

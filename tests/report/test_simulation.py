@@ -1,8 +1,8 @@
 """Simulated sweeps: how often the four claims are made where they are false, and where they are true.
 
 Each scenario draws 2,000 sweeps of n = 3 and n = 5 runs a cell, with means and standard deviations of training and test
-error from published records (digits_depth, mnist_depth, cifar10_depth_short at the named networks), and judges them
-with the function that the report uses.
+error from published records (20 and 56 layers of superseded/digits_depth, superseded/mnist_depth and
+cifar10_depth_short), and judges them with the function that the report uses.
 """
 
 from __future__ import annotations
