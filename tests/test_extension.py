@@ -21,8 +21,8 @@ from depthlab.records.checkpoints import load_newest
 from depthlab.records.record import read_record
 
 from .conftest import ROOT
-from .extension_tools import SOURCE, install
 from .warm import Warm
+from .whole_runs import SOURCE, install
 
 CLASSES = (
     *("data=stripes", "model=mixer", "model.patch=2", "optimizer=lion", "schedule=triangle", "loss=poly1"),

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import ROOT
-from .extension_tools import install
+from .whole_runs import install
 
 TINY = ("model.depth=8", "trainer=cpu", "trainer.num_threads=1", "logger=csv", "data.batch_size=32")
 SOURCES = ("src", "configs", "pyproject.toml", "setup.py", "README.md", "LICENSE")

@@ -1,8 +1,10 @@
-"""What tests of whole runs share: reading results, comparing them bit for bit, cutting runs short."""
+"""What tests of whole runs share: reading results, comparing them bit for bit, cutting runs short, outside packages."""
 
 from __future__ import annotations
 
 import json
+import shutil
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from depthlab.records.checkpoints import list_checkpoints, load_checkpoint
 from depthlab.records.record import read_record
 from depthlab.training.callbacks.checkpointing import Checkpoints
 from depthlab.training.module import SupervisedModule
+
+from .conftest import ROOT
 
 SMALL = ("model=resnet20", "model.depth=8")
 
@@ -59,3 +63,22 @@ def set_status(directory: Path, status: str) -> None:
     record = json.loads((directory / "record.json").read_text())
     record["status"] = status
     (directory / "record.json").write_text(json.dumps(record))
+
+
+SOURCE = ROOT / "tests" / "extension"
+
+
+def install(folder: Path, *left_out: str) -> Path:
+    """Put the package into `folder` as pip would: its modules, and the metadata that names its entry points.
+
+    Without the entry points of `left_out`. The folder belongs on PYTHONPATH.
+    """
+    project = tomllib.loads((SOURCE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    shutil.copytree(SOURCE / "src" / "mylab", folder / "mylab", ignore=shutil.ignore_patterns("__pycache__"))
+    info = folder / f"mylab-{project['version']}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: mylab\nVersion: {project['version']}\n")
+    points = project["entry-points"]["depthlab.extensions"]
+    lines = [f"{name} = {module}" for name, module in points.items() if name not in left_out]
+    (info / "entry_points.txt").write_text("\n".join(["[depthlab.extensions]", *lines, ""]))
+    return folder

@@ -27,8 +27,7 @@ from depthlab.runs.run import run
 from depthlab.runs.source import SourceCache
 
 from ..conftest import ROOT, Compose
-from ..extension_tools import install
-from ..whole_runs import SMALL, forget_the_end, results
+from ..whole_runs import SMALL, forget_the_end, install, results
 
 BLOCKS = "depthlab/models/blocks.py"
 NET = '''

@@ -17,7 +17,7 @@ from depthlab.sweeps.preflight import check_code
 from depthlab.sweeps.search import tried
 
 from ..conftest import ROOT
-from ..extension_tools import install
+from ..whole_runs import install
 from .stub_sweep import request, seeds, start_sweep, sweep, wait_for
 
 TAKE = """
